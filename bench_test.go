@@ -1,0 +1,263 @@
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Benchmarks that measure a server need its clients in another process: for the
+// descriptors, and so that its system calls and memory are its own.
+
+const peerEnv = "WEBSOCKET_BENCH_PEER" // "idle|echo address count"
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(peerEnv); spec != "" {
+		var mode, addr string
+		var n int
+		fmt.Sscan(spec, &mode, &addr, &n)
+		if err := benchPeer(mode, addr, n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// benchPeer is the client process. It lives until its standard input is closed.
+func benchPeer(mode, addr string, n int) error {
+	var idle []net.Conn
+	defer runtime.KeepAlive(&idle) // lest the garbage collector close them
+	switch mode {
+	case "idle":
+		for range n {
+			nc, err := dialRaw(addr)
+			if err != nil {
+				return err
+			}
+			idle = append(idle, nc)
+		}
+	case "echo": // n messages at a time
+		nc, err := dialRaw(addr)
+		if err != nil {
+			return err
+		}
+		go func() {
+			out := bytes.Repeat(frames(masked(bin, 0x01020304), string(seq(128))), n)
+			in := make([]byte, n*(4+128))
+			for {
+				nc.Write(out)
+				if _, err := io.ReadFull(nc, in); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	fmt.Println("ready")
+	io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
+// dialRaw makes a connection with as little as it takes.
+func dialRaw(addr string) (net.Conn, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	io.WriteString(nc, "GET / HTTP/1.1\r\nHost: "+addr+"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	resp := make([]byte, 0, 512)
+	for !bytes.HasSuffix(resp, []byte("\r\n\r\n")) {
+		k, err := nc.Read(resp[len(resp) : len(resp)+1])
+		if err != nil {
+			return nil, err
+		}
+		resp = resp[:len(resp)+k]
+	}
+	if !bytes.HasPrefix(resp, []byte("HTTP/1.1 101 ")) {
+		return nil, errors.New(string(resp))
+	}
+	return nc, nil
+}
+
+// startPeer starts the client process against h, and returns when it is ready.
+func startPeer(b *testing.B, h http.Handler, mode string, n int) {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	hs := &http.Server{Handler: h}
+	go hs.Serve(l)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", peerEnv, mode, l.Addr(), n))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	require.NoError(b, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(b, err)
+	require.NoError(b, cmd.Start())
+	b.Cleanup(func() {
+		stdin.Close()
+		cmd.Wait()
+		hs.Close()
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(b, err)
+	require.Equal(b, "ready\n", line)
+}
+
+// systemCalls is how many read and write calls this process has made, those in
+// vain included; zero where the kernel does not tell.
+func systemCalls() (reads, writes float64) {
+	stat, _ := os.ReadFile("/proc/self/io")
+	for line := range strings.Lines(string(stat)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		n, _ := strconv.ParseFloat(value, 64)
+		switch name {
+		case "syscr":
+			reads = n
+		case "syscw":
+			writes = n
+		}
+	}
+	return reads, writes
+}
+
+// BenchmarkEcho prints the server's system calls per batch of echoed messages of
+// 128 bytes: one read and one write, plus, when the peer waits for the answer,
+// the read that finds nothing before the goroutine parks.
+func BenchmarkEcho(b *testing.B) {
+	for _, mode := range []string{"Serve", "Next"} {
+		for _, n := range []int{1, 32} {
+			b.Run(fmt.Sprintf("%s/inflight=%d", mode, n), func(b *testing.B) {
+				start, done := make(chan struct{}), make(chan struct{})
+				var once sync.Once
+				left := b.N
+				count := func(c *Conn) {
+					if left--; left < 0 {
+						once.Do(func() { close(done) })
+						c.CloseNow()
+					}
+				}
+				startPeer(b, &Server{Handler: func(ctx context.Context, c *Conn) {
+					<-start
+					if mode == "Serve" {
+						c.Serve(ctx, &Handler{Message: func(c *Conn, m Message) {
+							c.Queue(m)
+							count(c)
+						}})
+						return
+					}
+					for m, err := range c.Messages(ctx) {
+						if err != nil {
+							return
+						}
+						if c.Buffered() {
+							c.Queue(m)
+						} else {
+							c.Write(ctx, m)
+						}
+						count(c)
+					}
+				}}, "echo", n)
+				b.ReportAllocs()
+				r0, w0 := systemCalls()
+				b.ResetTimer()
+				close(start)
+				<-done
+				b.StopTimer()
+				r1, w1 := systemCalls()
+				batches := float64(b.N) / float64(n)
+				b.ReportMetric((r1-r0)/batches, "reads/batch")
+				b.ReportMetric((w1-w0)/batches, "writes/batch")
+			})
+		}
+	}
+}
+
+// BenchmarkIdleMemory prints what an idle connection holds over net/http: heap
+// and stack in use, and resident memory, with 10,000 of them.
+func BenchmarkIdleMemory(b *testing.B) {
+	const n = 10_000
+	for range b.N {
+		handlers := make(chan struct{}, n)
+		s := &Server{Handler: func(ctx context.Context, c *Conn) {
+			handlers <- struct{}{}
+			for m, err := range c.Messages(ctx) {
+				if err != nil {
+					return
+				}
+				c.Write(ctx, m)
+			}
+		}}
+		before, rss0 := memory()
+		startPeer(b, s, "idle", n)
+		for range n {
+			<-handlers
+		}
+		after, rss1 := memory()
+		b.ReportMetric((after-before)/n, "B/conn")
+		b.ReportMetric((rss1-rss0)/n, "rss-B/conn")
+		b.ReportMetric(0, "ns/op")
+		b.Cleanup(func() {
+			for c := range s.Conns() {
+				c.CloseNow()
+			}
+			s.Shutdown(bg)
+		})
+	}
+}
+
+// memory is what this process uses: heap and stacks, and what is resident.
+func memory() (inUse, resident float64) {
+	var m runtime.MemStats
+	for range 3 { // the first cycles free what pools hold
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	statm, _ := os.ReadFile("/proc/self/statm")
+	var size, rss float64
+	fmt.Sscan(string(statm), &size, &rss)
+	return float64(m.HeapAlloc + m.StackInuse), rss * float64(os.Getpagesize())
+}
+
+// BenchmarkFrames shows what frames cost without a network: MB/s of payload, for
+// reading (Next), writing (Write), and an event loop's turn (Feed and Queue).
+func BenchmarkFrames(b *testing.B) {
+	for _, size := range []int{16, 128, 1024, 16 << 10, 256 << 10} {
+		in := frames(masked(bin, 0x01020304), string(seq(size)))
+		run := func(name string, f func(c *Conn) error) {
+			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
+				c := NewConn(&loop{in: in}, Params{Config: quiet})
+				defer c.CloseNow()
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := f(c); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		m := Binary(seq(size))
+		run("Next", func(c *Conn) error { _, err := c.Next(bg); return err })
+		run("Write", func(c *Conn) error { return c.Write(bg, m) })
+		p := make([]byte, len(in))
+		h := &Handler{Message: func(c *Conn, m Message) { c.Queue(m) }}
+		run("Feed", func(c *Conn) error { copy(p, in); return c.Feed(p, h) })
+	}
+}

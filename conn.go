@@ -1,0 +1,574 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"math"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// conn.go owns the connection: reading messages, and the thin ends of writing
+// them.
+
+// A Config holds the limits of a connection. The zero Config is a good one. In
+// every field zero means the default and negative means none.
+type Config struct {
+	// ReadLimit is the size of the largest message that is received, in bytes
+	// as delivered. A larger one ends the connection with
+	// CloseMessageTooBig, before memory is taken for it. 0: 1 MiB.
+	ReadLimit int64
+	// QueueLimit is how many bytes may wait to be sent, headers included.
+	// Beyond it Queue and Post return ErrQueueFull, and Write waits. An empty
+	// queue takes one message of any size. 0: 1 MiB.
+	QueueLimit int
+	// WriteTimeout is how long the network may take for one write, of 512 KiB
+	// at most, before the connection is ended. 0: 10 s.
+	WriteTimeout time.Duration
+	// ProgressTimeout is how long the peer may pause inside a message before
+	// the connection is ended with ClosePolicyViolation. 0: 30 s.
+	ProgressTimeout time.Duration
+	// CloseTimeout is how long Close waits for the peer's close frame. 0: 5 s.
+	CloseTimeout time.Duration
+	// KeepAlive is how long the peer may be silent before it is sent a ping. 0: 25 s.
+	KeepAlive time.Duration
+	// KeepAliveTimeout is how long it may then be silent while this side reads,
+	// before the connection is ended with ErrPeerTimeout. 0: 20 s.
+	KeepAliveTimeout time.Duration
+	// OnPing and OnPong are called by the goroutine that reads when the peer
+	// has sent one; p is lent until they return. Pings are answered anyway.
+	OnPing, OnPong func(c *Conn, p []byte)
+}
+
+// withDefaults resolves what was left zero.
+func (c Config) withDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.ReadLimit == 0 {
+		c.ReadLimit = 1 << 20
+	}
+	if c.ReadLimit < 0 {
+		c.ReadLimit = math.MaxInt64
+	}
+	if c.QueueLimit == 0 {
+		c.QueueLimit = 1 << 20
+	}
+	def(&c.WriteTimeout, 10*time.Second)
+	def(&c.ProgressTimeout, 30*time.Second)
+	def(&c.CloseTimeout, 5*time.Second)
+	def(&c.KeepAlive, 25*time.Second)
+	def(&c.KeepAliveTimeout, 20*time.Second)
+	return c
+}
+
+// Params say what a handshake agreed on, for [NewConn].
+type Params struct {
+	Client      bool   // this side is the client: it masks, and refuses masked frames
+	Subprotocol string // as agreed; "" if none
+	Extensions  string // as agreed, in the syntax of Sec-WebSocket-Extensions; "" if none
+	Config      Config
+}
+
+// A Conn is a WebSocket connection. Every method may be called from any
+// goroutine at any time, except that one goroutine reads: Read, Next, Reader
+// with what it returned, Messages, Buffered, Serve and Feed are its own.
+//
+// Somebody has to read for pings, pongs and the closing handshake to be
+// handled, even if no messages are expected: see [Conn.Serve].
+type Conn struct {
+	Value any // the caller's
+
+	nc     net.Conn
+	config Config
+	proto  string // the subprotocol
+
+	// The way in: of the goroutine that reads.
+	machine machine
+	watch   watch
+	raw     *rawReader // waits without a buffer; nil if nc is not a bare socket
+	in      *buffer    // what was read last
+	size    int        // of the next buffer to read into
+	rest    []byte     // the end of it that is yet to be parsed
+	lent    []byte     // what Next or Feed lent
+	msg     *buffer    // a message in several pieces, so far
+	kind    MessageType
+	whole   bool // msg is whole and was lent
+	ponged  bool // a pong was queued
+	serving bool // Serve runs: what handlers queue is flushed when the input is used up
+	stream  *messageReader
+
+	reading atomic.Bool  // a goroutine is in a reading call
+	calling atomic.Bool  // a callback runs
+	fed     atomic.Bool  // input comes by Feed
+	opened  bool         // Feed has called Handler.Open
+	ended   bool         // Feed has called Handler.Close
+	over    atomic.Bool  // nothing will be read any more
+	heard   atomic.Int64 // when the peer was last heard
+
+	// The way out, with the one lock.
+	out     outbox
+	pinger  pinger
+	closing *time.Timer // ends a closing handshake that takes too long; under out.mu
+	ctx     context.Context
+	cancel  context.CancelCauseFunc // nil until somebody asks for ctx; under out.mu
+}
+
+// NewConn returns a connection that speaks WebSocket over nc, after a handshake
+// that agreed on p; nc is its own from now on. [Accept] and [Dial] do all of
+// this; NewConn is for those who bring their own transport.
+//
+// A transport that does not block returns syscall.EAGAIN from Write for what it
+// does not take, and whoever drives it calls Flush when it takes more.
+func NewConn(nc net.Conn, p Params) *Conn {
+	return newConn(nc, p, nil)
+}
+
+// newConn is NewConn for a connection whose context has the values of base.
+func newConn(nc net.Conn, p Params, base context.Context) *Conn {
+	c := &Conn{config: p.Config.withDefaults(), proto: p.Subprotocol, size: minRead}
+	if e, ok := nc.(*earlyConn); ok {
+		c.rest, nc = e.early, e.Conn
+	}
+	if base != nil {
+		c.ctx, c.cancel = context.WithCancelCause(base)
+		c.watch.own, c.out.watch.own = c.ctx.Done(), c.ctx.Done()
+	}
+	c.nc = nc
+	c.raw = newRawReader(nc)
+	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
+	c.watch.nc = nc
+	o := &c.out
+	o.nc, o.client, o.limit, o.pause = nc, p.Client, c.config.QueueLimit, c.config.WriteTimeout
+	o.vector = c.raw != nil
+	o.watch.nc, o.watch.write = nc, true
+	c.startKeepAlive()
+	return c
+}
+
+// Subprotocol returns the subprotocol that the handshake agreed on, or "".
+func (c *Conn) Subprotocol() string { return c.proto }
+
+// NetConn returns the transport, for its addresses and TLS state. Reading from
+// it, writing to it or setting its deadlines breaks the connection.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// Context returns a context that ends when the connection does; context.Cause
+// says why, with the error that other calls return.
+func (c *Conn) Context() context.Context {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c.ctx == nil {
+		c.ctx, c.cancel = context.WithCancelCause(context.Background())
+		if o.cut {
+			c.cancel(o.err)
+		}
+	}
+	return c.ctx
+}
+
+// Read returns the next message, which is the caller's to keep.
+//
+// When ctx ends first, Read returns its cause, nothing is lost, and the next
+// call goes on where this one stopped. Any other error is final and the same
+// for all later calls: [*CloseError], [*ProtocolError], ErrPeerTimeout, an error
+// that wraps net.ErrClosed, io.ErrUnexpectedEOF, or the transport's.
+func (c *Conn) Read(ctx context.Context) (Message, error) {
+	m, err := c.Next(ctx)
+	if err != nil {
+		return m, err
+	}
+	if c.whole && cap(m.Data)-len(m.Data) <= len(m.Data)/4 {
+		c.msg, c.whole, c.lent = nil, false, nil // collected in memory that fits: hand it over
+		return m, nil
+	}
+	data := make([]byte, len(m.Data))
+	copy(data, m.Data)
+	m.Data = data
+	return m, nil
+}
+
+// Next is Read without a copy: the message is lent until the next reading call.
+func (c *Conn) Next(ctx context.Context) (Message, error) {
+	if err := c.enter(ctx); err != nil {
+		return Message{}, err
+	}
+	defer c.leave()
+	if err := c.skip(ctx); err != nil {
+		return Message{}, err
+	}
+	for {
+		p, err := c.step()
+		if err != nil {
+			return Message{}, err
+		}
+		if p.op == 0 {
+			if p, err = c.more(ctx); err != nil {
+				return Message{}, err
+			}
+		}
+		if p.op != 0 {
+			if m, ok := c.collect(p); ok {
+				c.sendPongs() // who knows when the next reading call comes
+				return m, nil
+			}
+		}
+	}
+}
+
+// Messages returns the messages as they come, for a range loop. Each is lent
+// until the loop's body ends. The loop ends with the first error, which it is
+// given with an empty message; if that is the end of ctx, another loop or
+// another reading call goes on where this one stopped.
+func (c *Conn) Messages(ctx context.Context) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for {
+			m, err := c.Next(ctx)
+			if !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Buffered tells whether more input is already here, so that the next reading
+// call may not have to wait. It is for those who answer with Queue, and Flush
+// when there is no more.
+func (c *Conn) Buffered() bool { return len(c.rest) > 0 }
+
+// Write sends a message and returns when the network has taken it. m.Data is
+// only read, and is the caller's again afterwards. Messages that are written at
+// the same time leave together, in one system call.
+//
+// When ctx ends before the message's turn has come, Write returns its cause and
+// the connection lives on; the message may still be sent. When ctx or
+// Config.WriteTimeout ends while the network takes it, the connection is ended,
+// for half a frame cannot be taken back, and the error says so.
+func (c *Conn) Write(ctx context.Context, m Message) error {
+	return c.settle(c.out.write(ctx, m))
+}
+
+// Queue adds a message to those that go with the next Write or Flush, or when
+// [Conn.Serve] or [Conn.Feed] has used up its input. It copies m.Data, does not
+// wait, and returns ErrQueueFull beyond Config.QueueLimit.
+func (c *Conn) Queue(m Message) error { return c.out.queue(m) }
+
+// Flush sends what was queued, and returns when the network has taken it. For
+// ctx the same holds as for Write. Over a transport that does not block it
+// returns syscall.EAGAIN if something is left.
+func (c *Conn) Flush(ctx context.Context) error { return c.settle(c.out.flush(ctx)) }
+
+// Post is Queue for those who cannot wait and do not flush: the message leaves
+// by itself.
+func (c *Conn) Post(m Message) error {
+	if err := c.out.queue(m); err != nil {
+		return err
+	}
+	c.kick()
+	return nil
+}
+
+// kick sends what waits, without waiting for it.
+func (c *Conn) kick() {
+	if c.out.kick() {
+		go func() {
+			c.out.drain()
+			c.settle(nil)
+		}()
+	}
+}
+
+// settle follows up on a sending call: a broken transport ends the connection,
+// and what the caller no longer waits for leaves by itself.
+func (c *Conn) settle(err error) error {
+	c.out.mu.Lock()
+	why, cut := c.out.why, c.out.cut
+	c.out.mu.Unlock()
+	switch {
+	case why != nil && !cut:
+		c.end(why)
+	case err != nil && !cut:
+		c.kick()
+	}
+	return err
+}
+
+// end closes the transport and lets go of everything, once. It returns the
+// error that all later calls return.
+func (c *Conn) end(why error) error {
+	o := &c.out
+	c.over.Store(true)
+	first := o.shut(why)
+	o.mu.Lock()
+	err, cancel, closing := o.err, c.cancel, c.closing
+	o.mu.Unlock()
+	if !first {
+		return err
+	}
+	closeTransport(c.nc)
+	c.pinger.stop()
+	if closing != nil {
+		closing.Stop()
+	}
+	c.watch.disarm()
+	o.watch.disarm()
+	if cancel != nil {
+		cancel(err)
+	}
+	return err
+}
+
+// closeTransport does not wait: TLS would, to say goodbye.
+func closeTransport(nc net.Conn) {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		t.NetConn().Close()
+	}
+	nc.Close()
+}
+
+// enter begins a reading call.
+func (c *Conn) enter(ctx context.Context) error {
+	if !c.reading.CompareAndSwap(false, true) {
+		if c.over.Load() || c.isClosing() {
+			return c.reason()
+		}
+		return errReaders
+	}
+	if c.over.Load() {
+		c.leave()
+		return c.reason()
+	}
+	if ctx.Err() != nil {
+		c.leave()
+		return context.Cause(ctx)
+	}
+	c.reclaim()
+	return nil
+}
+
+func (c *Conn) leave() { c.reading.Store(false) }
+
+// reason is the error that ended the connection.
+func (c *Conn) reason() error {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.err
+}
+
+func (c *Conn) isClosing() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.closed
+}
+
+// reclaim ends the loan of the last message.
+func (c *Conn) reclaim() {
+	if c.lent != nil {
+		poison(c.lent)
+		c.lent = nil
+	}
+	if c.whole {
+		c.msg.release()
+		c.msg, c.whole = nil, false
+	}
+}
+
+// step parses what is here, answers control frames, and returns the next piece
+// of a data message, or one with op 0 if there is none.
+func (c *Conn) step() (piece, error) {
+	for len(c.rest) > 0 {
+		p, n, err := c.machine.next(c.rest)
+		c.rest = c.rest[n:]
+		if err != nil {
+			return piece{}, c.fail(err.(*ProtocolError))
+		}
+		switch p.op {
+		case OpPing:
+			c.call(c.config.OnPing, p.data)
+			c.pong(p.data)
+		case OpPong:
+			c.call(c.config.OnPong, p.data)
+			c.pinger.pong(p.data)
+		case OpClose:
+			return piece{}, c.goodbye(p.data)
+		case OpText, OpBinary:
+			return p, nil
+		}
+	}
+	return piece{}, nil
+}
+
+// call runs a hook, if there is one.
+func (c *Conn) call(f func(*Conn, []byte), p []byte) {
+	if f != nil {
+		defer c.calling.Store(c.calling.Swap(true))
+		f(c, p)
+	}
+}
+
+// collect returns the message that p completes. One in a single piece is lent
+// where it lies; others are put together in msg.
+func (c *Conn) collect(p piece) (Message, bool) {
+	if p.first {
+		c.kind = MessageType(p.op)
+		if p.last {
+			c.lent = p.data
+			return Message{Type: c.kind, Data: p.data}, true
+		}
+	}
+	if c.msg == nil || len(p.data) > 0 {
+		c.msg = c.msg.grow(len(p.data))
+		c.msg.b = append(c.msg.b, p.data...)
+	}
+	c.whole = p.last
+	if !c.whole {
+		return Message{}, false
+	}
+	c.lent = c.msg.b
+	return Message{Type: c.kind, Data: c.msg.b}, true
+}
+
+// more reads more input. What is left of a large payload is read to where it
+// shall stay, and yielded as a piece without data.
+func (c *Conn) more(ctx context.Context) (piece, error) {
+	room := c.machine.room()
+	if c.msg == nil || room < int64(c.size) {
+		return piece{}, c.fill(ctx)
+	}
+	n := len(c.msg.b)
+	if cap(c.msg.b) == n {
+		c.msg = c.msg.grow(int(min(room, int64(n)))) // doubling: the announced length is only a claim
+	}
+	free := c.msg.b[n:cap(c.msg.b)]
+	k, err := c.recv(ctx, free[:min(room, int64(len(free)))])
+	if err != nil {
+		return piece{}, err
+	}
+	p, _, err := c.machine.next(free[:k])
+	if err != nil {
+		return piece{}, c.fail(err.(*ProtocolError))
+	}
+	c.msg.b, p.data = c.msg.b[:n+k], nil
+	return p, nil
+}
+
+const (
+	minRead = 4 << 10  // the first buffer to read into, in bytes
+	maxRead = 64 << 10 // and the largest
+)
+
+// fill reads more input into a borrowed buffer, of a size that follows the
+// traffic.
+func (c *Conn) fill(ctx context.Context) error {
+	n, err := c.recv(ctx, nil)
+	if err != nil {
+		return err
+	}
+	c.rest = c.in.b[:n]
+	switch {
+	case n == c.size && c.size < maxRead:
+		c.size *= 4
+	case n < c.size/16 && c.size > minRead:
+		c.size /= 4
+	}
+	return nil
+}
+
+// recv reads from the network into p, or into c.in if p is nil. While it waits
+// it holds no read buffer if it can do without.
+func (c *Conn) recv(ctx context.Context, p []byte) (int, error) {
+	if err := c.beforeWaiting(ctx); err != nil {
+		return 0, err
+	}
+	for {
+		var pause time.Duration
+		if c.machine.midway() {
+			pause = c.config.ProgressTimeout
+		}
+		c.watch.arm(ctx, pause)
+		n, err := c.receive(p)
+		if n > 0 {
+			c.heard.Store(int64(time.Since(epoch)))
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if err := c.interrupted(ctx, err, pause > 0); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// beforeWaiting sends what was queued while there was input.
+func (c *Conn) beforeWaiting(ctx context.Context) error {
+	c.sendPongs()
+	if !c.serving {
+		return nil
+	}
+	if err := c.Flush(ctx); err != nil && c.over.Load() {
+		return err
+	}
+	return nil
+}
+
+// sendPongs sends the pongs that were queued, without waiting for the network.
+func (c *Conn) sendPongs() {
+	if c.ponged {
+		c.ponged = false
+		c.kick()
+	}
+}
+
+// receive is one read.
+func (c *Conn) receive(p []byte) (int, error) {
+	if c.raw != nil {
+		return c.raw.read(c, p)
+	}
+	if p == nil {
+		p = c.input()
+	}
+	return c.nc.Read(p)
+}
+
+// input returns the buffer to read into.
+func (c *Conn) input() []byte {
+	if c.in == nil || cap(c.in.b) < c.size {
+		c.dropInput()
+		c.in = borrow(c.size)
+	}
+	return c.in.b[:c.size]
+}
+
+// dropInput gives back the read buffer.
+func (c *Conn) dropInput() {
+	c.in.release()
+	c.in = nil
+}
+
+// interrupted says what a failed read means: nil if nothing.
+func (c *Conn) interrupted(ctx context.Context, err error, midway bool) error {
+	switch {
+	case c.over.Load():
+		return c.reason()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if midway && c.watch.overdue() {
+			return c.fail(errStalled)
+		}
+		c.watch.again()
+		return nil
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF // without a close frame no end is a good one
+	}
+	return c.end(err)
+}

@@ -1,0 +1,185 @@
+package websocket
+
+import (
+	"context"
+	"io"
+	"runtime/debug"
+	"time"
+)
+
+// handler.go owns callbacks: a loop that calls them, and the same loop turned
+// inside out for those who have their own.
+
+// A Handler is called back by [Conn.Serve] and [Conn.Feed], one call at a time
+// per connection. Any of its functions may be nil. The same Handler may serve
+// any number of connections.
+//
+// A function that panics ends its connection with CloseInternalError; Close
+// then has the panic and its stack in err.
+type Handler struct {
+	Open    func(c *Conn)            // first
+	Message func(c *Conn, m Message) // m.Data is lent until it returns
+	Close   func(c *Conn, err error) // exactly once, last; err says why, as Read would
+}
+
+// Serve reads until the connection ends and calls h for what comes. What its
+// functions queue leaves together when the input that is here is used up, so
+// that a handler that answers with [Conn.Queue] costs one read and one write
+// for any number of messages that came together. It returns what h.Close was
+// given, which is never nil.
+//
+// When ctx ends, the connection is closed with CloseGoingAway, and the error is
+// the cause. A nil h discards messages: connections that only write need it, so
+// that pings are answered and the end is noticed.
+func (c *Conn) Serve(ctx context.Context, h *Handler) error {
+	if h == nil {
+		h = new(Handler)
+	}
+	err := c.callback(func() {
+		if h.Open != nil {
+			h.Open(c)
+		}
+	})
+	if err == nil {
+		err = c.serve(ctx, h)
+	}
+	switch {
+	case c.over.Load():
+	case ctx.Err() != nil:
+		c.Close(CloseGoingAway, "")
+	default:
+		c.abandon(err)
+	}
+	if h.Close != nil {
+		if e := c.callback(func() { h.Close(c, err) }); e != nil {
+			return e
+		}
+	}
+	return err
+}
+
+// serve is Serve's loop.
+func (c *Conn) serve(ctx context.Context, h *Handler) error {
+	c.serving = true
+	for {
+		m, err := c.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if h.Message == nil {
+			continue
+		}
+		if err := c.callback(func() { h.Message(c, m) }); err != nil {
+			return err
+		}
+	}
+}
+
+// callback runs f, and turns its panic into an error.
+func (c *Conn) callback(f func()) (err error) {
+	c.calling.Store(true)
+	defer func() {
+		c.calling.Store(false)
+		if v := recover(); v != nil {
+			err = &panicError{v, debug.Stack()}
+		}
+	}()
+	f()
+	return nil
+}
+
+// abandon ends a connection whose handler failed.
+func (c *Conn) abandon(err error) {
+	if c.reading.CompareAndSwap(false, true) {
+		c.finish(CloseInternalError, "", err)
+		c.leave()
+	}
+	c.end(err)
+}
+
+// Feed is Serve for those who read themselves, such as an event loop: p is what
+// the transport has yielded, h is called for what it completes, and answers
+// leave before Feed returns, as far as the transport takes them. Feed unmasks p
+// in place and keeps none of it.
+//
+// The first call calls h.Open; it may come with an empty p, before there is any
+// input. A later call with an empty p says that the input has ended. Once Feed
+// has returned an error, h.Close was called with it, and nothing is expected but
+// that the transport goes on to be flushed until the connection closes it.
+// A connection that is fed must not be read in any other way.
+func (c *Conn) Feed(p []byte, h *Handler) error {
+	if !c.reading.CompareAndSwap(false, true) {
+		return errReaders
+	}
+	defer c.leave()
+	if h == nil {
+		h = new(Handler)
+	}
+	c.fed.Store(true)
+	err := c.feed(p, h)
+	if err != nil && !c.ended {
+		c.ended = true
+		if _, ok := err.(*panicError); ok && !c.over.Load() {
+			c.finish(CloseInternalError, "", err)
+		}
+		if h.Close != nil {
+			c.callback(func() { h.Close(c, err) })
+		}
+	}
+	return err
+}
+
+// feed opens the connection, or takes p apart and sends the answers.
+func (c *Conn) feed(p []byte, h *Handler) error {
+	var early []byte
+	switch {
+	case !c.opened:
+		c.opened = true
+		early = c.rest
+		if h.Open != nil {
+			if err := c.callback(func() { h.Open(c) }); err != nil {
+				return err
+			}
+		}
+	case len(p) == 0 && !c.over.Load():
+		return c.end(io.ErrUnexpectedEOF)
+	}
+	c.heard.Store(int64(time.Since(epoch)))
+	err := c.eat(early, h)
+	if err == nil {
+		err = c.eat(p, h)
+	}
+	c.ponged = false
+	if err == nil {
+		if err = c.Flush(context.Background()); !c.over.Load() {
+			err = nil // what the transport does not take now waits for the next Flush
+		}
+	}
+	return err
+}
+
+// eat calls h for what p completes.
+func (c *Conn) eat(p []byte, h *Handler) error {
+	defer poison(p)
+	for c.rest = p; ; {
+		if c.over.Load() {
+			return c.reason()
+		}
+		piece, err := c.step()
+		if err != nil {
+			return err
+		}
+		if piece.op == 0 {
+			return nil
+		}
+		m, whole := c.collect(piece)
+		if whole && h.Message != nil {
+			if err := c.callback(func() { h.Message(c, m) }); err != nil {
+				return err
+			}
+		}
+		if whole {
+			c.reclaim()
+		}
+	}
+}

@@ -1,0 +1,503 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	crand "crypto/rand"
+)
+
+// outbox.go owns the sending half: frames that wait, their order, their limits,
+// and the one lock. The lock covers memory only and is never held across a
+// write.
+
+const (
+	maxWrite = 512 << 10 // bytes that one WriteTimeout is for
+	large    = 32 << 10  // from here on a server's payload is not copied
+	pongWait = 100 * time.Millisecond
+)
+
+// An outbox encodes messages into a buffer. Whoever needs his bytes out takes
+// the whole buffer as one batch and writes it, with everything that others have
+// added (group commit).
+type outbox struct {
+	nc     net.Conn
+	client bool // mask
+	vector bool // nc can write several buffers in one system call
+	limit  int  // bytes that may wait
+	watch  watch
+	pause  time.Duration // WriteTimeout
+
+	mu     sync.Mutex
+	buf    *buffer       // encoded frames that wait; nil if none: an idle connection has no write buffer
+	held   *buffer       // messages that wait for a streaming Writer to close
+	fly    *buffer       // the batch under way, or the rest of one that the transport did not take
+	off    int           // bytes of fly that are out
+	last   uint64        // frames ever added to buf
+	end    uint64        // the last of those in fly
+	done   uint64        // the last of those that are out
+	busy   bool          // somebody is writing fly
+	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
+	kicked bool          // a goroutine is flushing what was posted
+	stream bool          // a streaming Writer owns the message slot
+	pong   int           // where in buf the pong that waits begins, plus 1; 0 if none waits
+	turn   chan struct{} // closed when a batch has moved; made only if somebody waits
+
+	closed   bool  // a close frame was queued: nothing follows it
+	answered bool  // the peer's close frame has come
+	cut      bool  // the transport is closed
+	err      error // why nothing can be sent any more; sticky
+	why      error // what broke the transport
+}
+
+// keys makes masking keys that nobody can predict (RFC 6455 section 10.3).
+var keys = sync.Pool{New: func() any {
+	var seed [32]byte
+	crand.Read(seed[:])
+	return rand.NewChaCha8(seed)
+}}
+
+func newKey() uint32 {
+	r := keys.Get().(*rand.ChaCha8)
+	k := uint32(r.Uint64())
+	keys.Put(r)
+	return k
+}
+
+// appendFrame appends a frame; a client's is masked while it is copied.
+func (o *outbox) appendFrame(b []byte, h Header, payload []byte) []byte {
+	h.Len = int64(len(payload))
+	if !o.client {
+		return append(AppendHeader(b, h), payload...)
+	}
+	h.Masked, h.Key = true, newKey()
+	b = AppendHeader(b, h)
+	n := len(b)
+	b = b[:n+len(payload)]
+	maskCopy(b[n:], payload, h.Key)
+	return b
+}
+
+// add queues a frame behind the others.
+func (o *outbox) add(h Header, payload []byte) {
+	o.buf = o.buf.grow(MaxHeaderSize + len(payload))
+	o.buf.b = o.appendFrame(o.buf.b, h, payload)
+	o.last++
+}
+
+// message queues a message, behind the streaming Writer if there is one.
+func (o *outbox) message(m Message) {
+	to := o.buf
+	if o.stream {
+		to = o.held
+	}
+	to = to.grow(MaxHeaderSize + len(m.Data))
+	if m.frame != nil && !o.client {
+		to.b = append(to.b, m.frame...)
+	} else {
+		to.b = o.appendFrame(to.b, Header{Fin: true, Opcode: Opcode(m.Type)}, m.Data)
+	}
+	if o.stream {
+		o.held = to
+		return
+	}
+	o.buf = to
+	o.last++
+}
+
+// room tells whether n more bytes may wait. An empty outbox takes any message.
+func (o *outbox) room(n int) bool {
+	waiting := 0
+	for _, b := range [...]*buffer{o.buf, o.held, o.fly} {
+		if b != nil {
+			waiting += len(b.b)
+		}
+	}
+	return o.limit < 0 || waiting == 0 || n <= o.limit-waiting
+}
+
+// wait lets go of the lock until a batch has moved.
+func (o *outbox) wait(ctx context.Context) error {
+	if o.turn == nil {
+		o.turn = make(chan struct{})
+	}
+	turn := o.turn
+	o.mu.Unlock()
+	defer o.mu.Lock()
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// waitFor is wait, for d at most.
+func (o *outbox) waitFor(ctx context.Context, d time.Duration) error {
+	if d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d, os.ErrDeadlineExceeded)
+		defer cancel()
+	}
+	return o.wait(ctx)
+}
+
+func (o *outbox) wake() {
+	if o.turn != nil {
+		close(o.turn)
+		o.turn = nil
+	}
+}
+
+// write queues m and returns when it is out.
+func (o *outbox) write(ctx context.Context, m Message) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := m.check(); err != nil {
+		return err
+	}
+	direct := o.vector && !o.client && len(m.Data) >= large
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil && (o.stream || direct && o.busy || !o.room(MaxHeaderSize+len(m.Data))) {
+		if err := o.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if o.err != nil {
+		return o.err
+	}
+	if direct {
+		o.buf = o.buf.grow(MaxHeaderSize)
+		o.buf.b = AppendHeader(o.buf.b, Header{Fin: true, Opcode: Opcode(m.Type), Len: int64(len(m.Data))})
+		o.last++
+		return o.batch(ctx, m.Data)
+	}
+	o.message(m)
+	return o.until(ctx, o.last)
+}
+
+// queue adds m if there is room.
+func (o *outbox) queue(m Message) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.err != nil:
+		return o.err
+	case !o.room(MaxHeaderSize + len(m.Data)):
+		return ErrQueueFull
+	}
+	o.message(m)
+	return nil
+}
+
+// control queues a ping and returns when it is out.
+func (o *outbox) control(ctx context.Context, op Opcode, payload []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	o.add(Header{Fin: true, Opcode: op}, payload)
+	return o.until(ctx, o.last)
+}
+
+// post queues a control frame without payload, and tells whether it could.
+func (o *outbox) post(op Opcode) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return false
+	}
+	o.add(Header{Fin: true, Opcode: op}, nil)
+	return true
+}
+
+// answer queues a pong. While the network does not take what was queued, a pong
+// that waits is replaced by the next (RFC 6455 section 5.5.3), after a moment's
+// patience, so that a peer that reads gets every one.
+func (o *outbox) answer(payload []byte, patience time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.busy && o.pong > 0 && patience > 0 {
+		o.waitFor(context.Background(), patience)
+	}
+	if o.err != nil {
+		return
+	}
+	if (o.busy || o.stuck) && o.pong > 0 {
+		b, at := o.buf.b, o.pong-1
+		h, n := ParseHeader(b[at:])
+		o.buf.b = append(b[:at], b[at+n+int(h.Len):]...)
+	}
+	o.pong = 1
+	if o.buf != nil {
+		o.pong += len(o.buf.b)
+	}
+	o.add(Header{Fin: true, Opcode: OpPong}, payload)
+}
+
+// goodbye queues the close frame, unless there is one already, and tells
+// whether it did. The first cause becomes the error of all later calls.
+func (o *outbox) goodbye(code CloseCode, reason string, cause error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		o.err = cause
+	}
+	if o.closed || o.cut {
+		return false
+	}
+	var p [maxControl]byte
+	o.add(Header{Fin: true, Opcode: OpClose}, appendClose(p[:0], code, reason))
+	o.closed = true
+	o.held.release()
+	o.held = nil
+	o.wake()
+	return true
+}
+
+// open takes the message slot for a streaming Writer.
+func (o *outbox) open(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil && o.stream {
+		if err := o.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if o.err != nil {
+		return o.err
+	}
+	o.stream = true
+	return nil
+}
+
+// fragment sends a frame of the streaming Writer; the last one gives back the
+// message slot.
+func (o *outbox) fragment(ctx context.Context, h Header, payload []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil && !o.room(MaxHeaderSize+len(payload)) {
+		if err := o.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if o.err != nil {
+		return o.err
+	}
+	o.add(h, payload)
+	if h.Fin {
+		o.release()
+	}
+	return o.until(ctx, o.last)
+}
+
+// release gives back the message slot, and sends what waited for it on its way.
+func (o *outbox) release() {
+	o.stream = false
+	if held := o.held; held != nil {
+		o.held = nil
+		o.buf = o.buf.grow(len(held.b))
+		o.buf.b = append(o.buf.b, held.b...)
+		o.last++
+		held.release()
+	}
+	o.wake()
+}
+
+// flush returns when everything that was queued before is out, or with the
+// transport's error if it would block.
+func (o *outbox) flush(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stuck = false
+	for n := o.last; o.done < n; {
+		var err error
+		switch {
+		case o.cut:
+			return o.err
+		case o.stuck:
+			return syscall.EAGAIN
+		case o.busy:
+			err = o.wait(ctx)
+		default:
+			err = o.batch(ctx, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// until returns when the first n frames are out: it writes batches while nobody
+// else does, and waits in line otherwise.
+func (o *outbox) until(ctx context.Context, n uint64) error {
+	for o.done < n {
+		var err error
+		switch {
+		case o.cut:
+			return o.err
+		case o.stuck:
+			if err = o.waitFor(ctx, o.pause); err != nil && ctx.Err() == nil {
+				err = o.broke(err)
+			}
+		case o.busy:
+			err = o.wait(ctx)
+		default:
+			if err = o.batch(ctx, nil); o.stuck {
+				err = nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain is what a kicked goroutine does: it flushes until nothing waits.
+func (o *outbox) drain() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.done < o.last && o.until(context.Background(), o.last) == nil {
+	}
+	o.kicked = false
+}
+
+// kick tells whether a goroutine is to be started that drains.
+func (o *outbox) kick() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.kicked || o.cut || o.done == o.last {
+		return false
+	}
+	o.kicked = true
+	return true
+}
+
+// batch writes what waits, and tail behind it. The lock is held when it is
+// called and when it returns, and not in between.
+func (o *outbox) batch(ctx context.Context, tail []byte) error {
+	if o.fly == nil {
+		o.fly, o.buf = o.buf, nil
+		o.off, o.end, o.pong = 0, o.last, 0
+	}
+	o.busy = true
+	o.mu.Unlock()
+	n, err := o.send(ctx, o.fly.b[o.off:], tail)
+	o.mu.Lock()
+	o.busy = false
+	o.off += n
+	if n > 0 || err == nil {
+		o.wake()
+	}
+	if err != nil && !o.cut && errors.Is(err, syscall.EAGAIN) {
+		o.stuck = true
+		return err
+	}
+	o.fly.release()
+	o.fly = nil
+	if err == nil {
+		o.done = o.end
+		return nil
+	}
+	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("websocket: a write was cut short: %w", context.Cause(ctx))
+	}
+	return o.broke(err)
+}
+
+// broke notes that the transport is of no use any more: what was sent of the
+// last frame cannot be taken back.
+func (o *outbox) broke(err error) error {
+	if o.err == nil {
+		o.err = err
+	}
+	if o.why == nil {
+		o.why = err
+	}
+	o.wake()
+	return o.err
+}
+
+// send writes b and tail, in parts that WriteTimeout is fair for. It returns how
+// much of b is out.
+func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
+	for len(b) > 0 && err == nil {
+		part, k := b[:min(len(b), maxWrite)], 0
+		o.watch.arm(ctx, o.pause)
+		if len(part) == len(b) && len(tail) > 0 {
+			most := min(len(tail), maxWrite)
+			k, err = writev(o.nc, part, tail[:most])
+			k, tail = min(k, len(part)), tail[most:]
+		} else {
+			k, err = o.nc.Write(part)
+		}
+		n, b = n+k, b[k:]
+	}
+	for len(tail) > 0 && err == nil {
+		var k int
+		o.watch.arm(ctx, o.pause)
+		k, err = o.nc.Write(tail[:min(len(tail), maxWrite)])
+		tail = tail[k:]
+	}
+	return n, err
+}
+
+// vectors are borrowed, so that writing two buffers costs no allocation.
+var vectors = sync.Pool{New: func() any { return new(vector) }}
+
+type vector struct {
+	parts [2][]byte
+	bufs  net.Buffers
+}
+
+// writev writes two buffers in one system call.
+func writev(nc net.Conn, a, b []byte) (int, error) {
+	v := vectors.Get().(*vector)
+	v.parts = [2][]byte{a, b}
+	v.bufs = v.parts[:]
+	n, err := v.bufs.WriteTo(nc)
+	*v = vector{}
+	vectors.Put(v)
+	return int(n), err
+}
+
+// shut marks the transport as closed, once.
+func (o *outbox) shut(why error) (first bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		o.err = why
+	}
+	if o.cut {
+		return false
+	}
+	o.cut = true
+	if o.why == nil {
+		o.why = why
+	}
+	for _, b := range [...]**buffer{&o.buf, &o.held} {
+		(*b).release()
+		*b = nil
+	}
+	if !o.busy {
+		o.fly.release()
+		o.fly = nil
+	}
+	o.wake()
+	return true
+}

@@ -1,0 +1,161 @@
+package websocket
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+// ping.go owns pings: those that the caller sends, and those that keep the
+// connection alive (RFC 6455 sections 5.5.2 and 5.5.3).
+
+// epoch is what times are counted from.
+var epoch = time.Now()
+
+// A pinger knows who waits for which pong.
+type pinger struct {
+	mu      sync.Mutex
+	last    uint64 // the number in the last ping
+	waiting []waiter
+	timer   *time.Timer   // of the keepalive
+	asked   bool          // the keepalive has sent a ping
+	when    time.Duration // and when
+	stopped bool
+}
+
+type waiter struct {
+	n    uint64
+	done chan struct{}
+}
+
+// Ping sends a ping and waits for its pong, which another goroutine has to
+// read. It returns nil, the cause of ctx's end, or what ended the connection.
+// Any number of goroutines may ping.
+func (c *Conn) Ping(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	w := c.pinger.ping()
+	defer c.pinger.forget(w)
+	if err := c.settle(c.out.control(ctx, OpPing, binary.BigEndian.AppendUint64(nil, w.n))); err != nil {
+		return err
+	}
+	ended := c.Context().Done()
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-ended:
+		return c.reason()
+	}
+}
+
+func (p *pinger) ping() waiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last++
+	w := waiter{p.last, make(chan struct{})}
+	p.waiting = append(p.waiting, w)
+	return w
+}
+
+func (p *pinger) forget(w waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.waiting {
+		if p.waiting[i].n == w.n {
+			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// pong answers all pings up to the one it is for: a peer may answer only the
+// last of several (section 5.5.3).
+func (p *pinger) pong(payload []byte) {
+	if len(payload) != 8 {
+		return
+	}
+	n := binary.BigEndian.Uint64(payload)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n > p.last {
+		return
+	}
+	for len(p.waiting) > 0 && p.waiting[0].n <= n {
+		close(p.waiting[0].done)
+		p.waiting = p.waiting[1:]
+	}
+}
+
+func (p *pinger) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
+
+// pong answers a ping. The reader does not wait for the network to take it.
+func (c *Conn) pong(payload []byte) {
+	patience := pongWait
+	if c.fed.Load() {
+		patience = 0
+	}
+	c.out.answer(payload, patience)
+	c.ponged = true
+}
+
+// startKeepAlive begins to listen for silence.
+func (c *Conn) startKeepAlive() {
+	c.heard.Store(int64(time.Since(epoch)))
+	if d := c.config.KeepAlive; d > 0 {
+		p := &c.pinger
+		p.mu.Lock()
+		p.timer = time.AfterFunc(d, c.keepAlive)
+		p.mu.Unlock()
+	}
+}
+
+// keepAlive runs when the peer may have been silent for too long.
+func (c *Conn) keepAlive() {
+	listening := c.reading.Load() || c.fed.Load()
+	ping, dead := c.pinger.tick(time.Since(epoch), time.Duration(c.heard.Load()), listening, &c.config)
+	switch {
+	case dead:
+		c.end(ErrPeerTimeout)
+	case ping && c.out.post(OpPing):
+		c.kick()
+	}
+}
+
+// tick decides what silence means, and sets the timer for the next look. Only a
+// peer that somebody listens to can be found dead.
+func (p *pinger) tick(now, heard time.Duration, listening bool, cfg *Config) (ping, dead bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	unanswered := p.asked && heard < p.when
+	switch {
+	case p.stopped:
+		return false, false
+	case unanswered && listening && cfg.KeepAliveTimeout > 0:
+		return false, true
+	case unanswered && !listening:
+		heard = now // the answer may be here, unread
+	}
+	p.asked = false
+	if silent := now - heard; silent < cfg.KeepAlive {
+		p.timer.Reset(cfg.KeepAlive - silent)
+		return false, false
+	}
+	p.asked, p.when = true, now
+	if cfg.KeepAliveTimeout > 0 {
+		p.timer.Reset(cfg.KeepAliveTimeout)
+	} else {
+		p.timer.Reset(cfg.KeepAlive)
+	}
+	return true, false
+}

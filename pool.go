@@ -1,0 +1,61 @@
+package websocket
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// pool.go owns the buffers that are borrowed. A connection that waits holds
+// none.
+
+const (
+	minBuffer = 9  // 512 bytes
+	maxBuffer = 20 // 1 MiB; larger ones are left to the garbage collector
+)
+
+// A buffer is borrowed for as long as there is something in it.
+type buffer struct{ b []byte }
+
+var pools [maxBuffer - minBuffer + 1]sync.Pool
+
+// borrow returns an empty buffer with room for at least n bytes.
+func borrow(n int) *buffer {
+	class := max(bits.Len(uint(max(n, 1)-1)), minBuffer)
+	if class > maxBuffer {
+		return &buffer{make([]byte, 0, n)}
+	}
+	if b, ok := pools[class-minBuffer].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{make([]byte, 0, 1<<class)}
+}
+
+// release gives b back. Nothing may refer to its memory any more. A nil b is
+// allowed.
+func (b *buffer) release() {
+	if b == nil {
+		return
+	}
+	poison(b.b)
+	class := bits.Len(uint(cap(b.b))) - 1
+	if class < minBuffer || class > maxBuffer || cap(b.b) != 1<<class {
+		return
+	}
+	b.b = b.b[:0]
+	pools[class-minBuffer].Put(b)
+}
+
+// grow makes room for n more bytes in b, which may be nil, and returns the
+// buffer to use from now on.
+func (b *buffer) grow(n int) *buffer {
+	if b == nil {
+		return borrow(n)
+	}
+	if cap(b.b)-len(b.b) >= n {
+		return b
+	}
+	g := borrow(max(2*cap(b.b), len(b.b)+n))
+	g.b = append(g.b, b.b...)
+	b.release()
+	return g
+}

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package websocket
+
+import "net"
+
+// A rawReader exists on Unix only.
+type rawReader struct{}
+
+func newRawReader(net.Conn) *rawReader { return nil }
+
+func (*rawReader) read(*Conn, []byte) (int, error) { panic("unreachable") }

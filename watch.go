@@ -1,0 +1,113 @@
+package websocket
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// watch.go owns how the end of a context interrupts the network: it becomes a
+// deadline in the past.
+
+// A watch is one direction's deadline. Contexts are paid for once, not per
+// call: the watch stays armed while calls come with the same one.
+type watch struct {
+	nc    net.Conn
+	write bool            // the direction
+	own   <-chan struct{} // of the connection's own context, whose end closes nc anyway
+
+	mu    sync.Mutex
+	done  <-chan struct{} // of the context it is armed for
+	stop  func() bool     // disarms it
+	round uint            // counts armings: a late end of an earlier context is ignored
+	past  bool            // the context has ended: the deadline is in the past
+	due   time.Time       // the deadline; zero if there is none
+}
+
+// aLongTimeAgo is a deadline that interrupts at once.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// slack is by how much a deadline may be early: it saves setting one per call.
+const slack = 100 * time.Millisecond
+
+// arm is called on the way to block: from now on the end of ctx, or d if it is
+// positive, interrupts the network. Calls must not overlap.
+func (w *watch) arm(ctx context.Context, d time.Duration) {
+	done := ctx.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	stale := w.past
+	if done == w.own {
+		done = nil
+	}
+	if done != w.done || w.past {
+		w.release()
+		if w.done = done; done != nil {
+			round := w.round
+			w.stop = context.AfterFunc(ctx, func() { w.expire(round) })
+		}
+	}
+	if d <= 0 {
+		if stale || !w.due.IsZero() {
+			w.set(time.Time{})
+		}
+		return
+	}
+	due := time.Now().Add(d)
+	if early := due.Sub(w.due); stale || early < 0 || early > min(slack, d/4) {
+		w.set(due)
+	}
+}
+
+// overdue tells whether the deadline has passed.
+func (w *watch) overdue() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.due.IsZero() && !time.Now().Before(w.due)
+}
+
+// again makes the next arm set the deadline anew, whatever it was.
+func (w *watch) again() {
+	w.mu.Lock()
+	w.past = true
+	w.mu.Unlock()
+}
+
+// disarm lets go of the context.
+func (w *watch) disarm() {
+	w.mu.Lock()
+	w.release()
+	w.mu.Unlock()
+}
+
+func (w *watch) release() {
+	if w.stop != nil {
+		w.stop()
+	}
+	w.round++
+	w.done, w.stop, w.past = nil, nil, false
+}
+
+func (w *watch) expire(round uint) {
+	w.mu.Lock()
+	if round == w.round {
+		w.past = true
+		w.move(aLongTimeAgo)
+	}
+	w.mu.Unlock()
+}
+
+func (w *watch) set(due time.Time) {
+	w.due = due
+	w.move(due)
+}
+
+// move leaves errors to the read or write that follows.
+func (w *watch) move(t time.Time) {
+	if w.write {
+		w.nc.SetWriteDeadline(t)
+	} else {
+		w.nc.SetReadDeadline(t)
+	}
+}
