@@ -138,7 +138,7 @@ func passedOn(h http.Header) http.Header {
 // client sends next may be no HTTP.
 func refuse(w http.ResponseWriter, r *http.Request, e *HandshakeError) error {
 	h := w.Header()
-	if r.ProtoMajor == 1 {
+	if r.ProtoMajor < 2 {
 		h.Set("Connection", "close")
 	}
 	text := e.Reason

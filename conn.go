@@ -45,7 +45,7 @@ type Config struct {
 }
 
 // withDefaults resolves what was left zero.
-func (c Config) withDefaults() Config {
+func (c Config) withDefaults() *Config {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
@@ -65,7 +65,7 @@ func (c Config) withDefaults() Config {
 	def(&c.CloseTimeout, 5*time.Second)
 	def(&c.KeepAlive, 25*time.Second)
 	def(&c.KeepAliveTimeout, 20*time.Second)
-	return c
+	return &c
 }
 
 // Params say what a handshake agreed on, for [NewConn].
@@ -86,31 +86,32 @@ type Conn struct {
 	Value any // the caller's
 
 	nc     net.Conn
-	config Config
-	proto  string // the subprotocol
+	config *Config // resolved
+	proto  string  // the subprotocol
 
 	// The way in: of the goroutine that reads.
 	machine machine
 	watch   watch
 	raw     *rawReader // waits without a buffer; nil if nc is not a bare socket
 	in      *buffer    // what was read last
-	size    int        // of the next buffer to read into
 	rest    []byte     // the end of it that is yet to be parsed
 	lent    []byte     // what Next or Feed lent
 	msg     *buffer    // a message in several pieces, so far
+	stream  *messageReader
+	size    int32 // of the next buffer to read into
+	sparse  int8  // how many in a row were nearly empty
 	kind    MessageType
 	whole   bool // msg is whole and was lent
 	ponged  bool // a pong was queued
 	serving bool // Serve runs: what handlers queue is flushed when the input is used up
-	stream  *messageReader
+	opened  bool // Feed has called Handler.Open
+	ended   bool // Feed has called Handler.Close
 
 	reading atomic.Bool  // a goroutine is in a reading call
 	calling atomic.Bool  // a callback runs
 	fed     atomic.Bool  // input comes by Feed
-	opened  bool         // Feed has called Handler.Open
-	ended   bool         // Feed has called Handler.Close
 	over    atomic.Bool  // nothing will be read any more
-	heard   atomic.Int64 // when the peer was last heard
+	heard   atomic.Int64 // when the peer was last heard, since epoch
 
 	// The way out, with the one lock.
 	out     outbox
@@ -127,27 +128,27 @@ type Conn struct {
 // A transport that does not block returns syscall.EAGAIN from Write for what it
 // does not take, and whoever drives it calls Flush when it takes more.
 func NewConn(nc net.Conn, p Params) *Conn {
-	return newConn(nc, p, nil)
+	return newConn(nc, p, p.Config.withDefaults(), nil)
 }
 
-// newConn is NewConn for a connection whose context has the values of base.
-func newConn(nc net.Conn, p Params, base context.Context) *Conn {
-	c := &Conn{config: p.Config.withDefaults(), proto: p.Subprotocol, size: minRead}
+// newConn is NewConn for a connection that shares its resolved Config with
+// others, and whose context, if base is not nil, has the values of base.
+func newConn(nc net.Conn, p Params, config *Config, base context.Context) *Conn {
+	c := &Conn{config: config, proto: p.Subprotocol, size: minRead}
 	if e, ok := nc.(*earlyConn); ok {
 		c.rest, nc = e.early, e.Conn
 	}
 	if base != nil {
 		c.ctx, c.cancel = context.WithCancelCause(base)
-		c.watch.own, c.out.watch.own = c.ctx.Done(), c.ctx.Done()
 	}
 	c.nc = nc
 	c.raw = newRawReader(nc)
 	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
-	c.watch.nc = nc
+	c.watch.nc, c.watch.own = nc, c.ctx
 	o := &c.out
 	o.nc, o.client, o.limit, o.pause = nc, p.Client, c.config.QueueLimit, c.config.WriteTimeout
 	o.vector = c.raw != nil
-	o.watch.nc, o.watch.write = nc, true
+	o.watch.nc, o.watch.own, o.watch.write = nc, c.ctx, true
 	c.startKeepAlive()
 	return c
 }
@@ -196,29 +197,38 @@ func (c *Conn) Read(ctx context.Context) (Message, error) {
 }
 
 // Next is Read without a copy: the message is lent until the next reading call.
-func (c *Conn) Next(ctx context.Context) (Message, error) {
-	if err := c.enter(ctx); err != nil {
-		return Message{}, err
+func (c *Conn) Next(ctx context.Context) (m Message, err error) {
+	if err = c.begin(ctx); err != nil {
+		return m, err
 	}
-	defer c.leave()
-	if err := c.skip(ctx); err != nil {
-		return Message{}, err
+	for ok := false; err == nil; err = c.fill(ctx) { // nothing is on the stack while it waits
+		if ok, err = c.advance(&m); ok || err != nil {
+			break
+		}
 	}
+	c.leave()
+	return m, err
+}
+
+// advance makes what it can of the input that is here, and tells whether m is
+// the next message.
+func (c *Conn) advance(m *Message) (ok bool, err error) {
 	for {
 		p, err := c.step()
-		if err != nil {
-			return Message{}, err
-		}
-		if p.op == 0 {
-			if p, err = c.more(ctx); err != nil {
-				return Message{}, err
+		switch {
+		case err != nil:
+			return false, err
+		case p.op == 0:
+			return false, nil
+		case c.stream != nil: // what is left of a message that was read as a stream
+			if p.last {
+				c.stream = nil
 			}
+			continue
 		}
-		if p.op != 0 {
-			if m, ok := c.collect(p); ok {
-				c.sendPongs() // who knows when the next reading call comes
-				return m, nil
-			}
+		if *m, ok = c.collect(p); ok {
+			c.sendPongs() // who knows when the next reading call comes
+			return true, nil
 		}
 	}
 }
@@ -349,7 +359,18 @@ func (c *Conn) enter(ctx context.Context) error {
 		c.leave()
 		return context.Cause(ctx)
 	}
+	return nil
+}
+
+// begin enters for another message than the last: its loan ends.
+func (c *Conn) begin(ctx context.Context) error {
+	if err := c.enter(ctx); err != nil {
+		return err
+	}
 	c.reclaim()
+	if c.stream != nil && c.stream.last {
+		c.stream = nil
+	}
 	return nil
 }
 
@@ -423,7 +444,14 @@ func (c *Conn) collect(p piece) (Message, bool) {
 			return Message{Type: c.kind, Data: p.data}, true
 		}
 	}
-	if c.msg == nil || len(p.data) > 0 {
+	n := 0
+	if c.msg != nil {
+		n = len(c.msg.b)
+	}
+	switch {
+	case n > 0 && n < cap(c.msg.b) && len(p.data) > 0 && &c.msg.b[:n+1][n] == &p.data[0]:
+		c.msg.b = c.msg.b[:n+len(p.data)] // it was read to where it shall stay
+	default:
 		c.msg = c.msg.grow(len(p.data))
 		c.msg.b = append(c.msg.b, p.data...)
 	}
@@ -435,76 +463,93 @@ func (c *Conn) collect(p piece) (Message, bool) {
 	return Message{Type: c.kind, Data: c.msg.b}, true
 }
 
-// more reads more input. What is left of a large payload is read to where it
-// shall stay, and yielded as a piece without data.
-func (c *Conn) more(ctx context.Context) (piece, error) {
-	room := c.machine.room()
-	if c.msg == nil || room < int64(c.size) {
-		return piece{}, c.fill(ctx)
-	}
-	n := len(c.msg.b)
-	if cap(c.msg.b) == n {
-		c.msg = c.msg.grow(int(min(room, int64(n)))) // doubling: the announced length is only a claim
-	}
-	free := c.msg.b[n:cap(c.msg.b)]
-	k, err := c.recv(ctx, free[:min(room, int64(len(free)))])
-	if err != nil {
-		return piece{}, err
-	}
-	p, _, err := c.machine.next(free[:k])
-	if err != nil {
-		return piece{}, c.fail(err.(*ProtocolError))
-	}
-	c.msg.b, p.data = c.msg.b[:n+k], nil
-	return p, nil
-}
-
 const (
 	minRead = 4 << 10  // the first buffer to read into, in bytes
 	maxRead = 64 << 10 // and the largest
 )
 
-// fill reads more input into a borrowed buffer, of a size that follows the
-// traffic.
+// fill reads more input: into a borrowed buffer, of a size that follows the
+// traffic, or what is left of a large payload to where it shall stay.
 func (c *Conn) fill(ctx context.Context) error {
-	n, err := c.recv(ctx, nil)
+	p := c.freeRoom()
+	n, err := c.recv(ctx, p)
 	if err != nil {
 		return err
 	}
-	c.rest = c.in.b[:n]
-	switch {
-	case n == c.size && c.size < maxRead:
-		c.size *= 4
-	case n < c.size/16 && c.size > minRead:
-		c.size /= 4
+	if p != nil {
+		c.rest = p[:n]
+		return nil
 	}
+	c.rest = c.in.b[:n]
+	c.resize(n)
 	return nil
+}
+
+// resize chooses the size of the next input buffer: larger as soon as one was
+// full, smaller after many that were nearly empty.
+func (c *Conn) resize(n int) {
+	const many = 16
+	switch size := int(c.size); {
+	case n == size:
+		c.size, c.sparse = min(4*c.size, maxRead), 0
+	case n >= size/8:
+		c.sparse = 0
+	case c.sparse < many:
+		c.sparse++
+	default:
+		c.size, c.sparse = max(c.size/4, minRead), 0
+	}
+}
+
+// freeRoom is room in msg for what must come of a large payload; nil if that is
+// not worth while. It at most doubles the room: the announced length is only a
+// claim.
+func (c *Conn) freeRoom() []byte {
+	room := c.machine.room()
+	if c.msg == nil || c.whole || room < int64(c.size) {
+		return nil
+	}
+	n := len(c.msg.b)
+	if n == cap(c.msg.b) {
+		c.msg = c.msg.grow(int(min(room, int64(n))))
+	}
+	free := c.msg.b[n:cap(c.msg.b)]
+	return free[:min(room, int64(len(free)))]
 }
 
 // recv reads from the network into p, or into c.in if p is nil. While it waits
 // it holds no read buffer if it can do without.
-func (c *Conn) recv(ctx context.Context, p []byte) (int, error) {
+func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 	if err := c.beforeWaiting(ctx); err != nil {
 		return 0, err
 	}
 	for {
-		var pause time.Duration
-		if c.machine.midway() {
-			pause = c.config.ProgressTimeout
+		c.watch.arm(ctx, c.patience())
+		if r := c.raw; r != nil {
+			n, err = r.read(c, p)
+		} else if p == nil {
+			n, err = c.nc.Read(c.input())
+		} else {
+			n, err = c.nc.Read(p)
 		}
-		c.watch.arm(ctx, pause)
-		n, err := c.receive(p)
 		if n > 0 {
-			c.heard.Store(int64(time.Since(epoch)))
+			c.heard.Store(int64(sinceEpoch()))
 			return n, nil
 		}
-		if err == nil {
-			continue
-		}
-		if err := c.interrupted(ctx, err, pause > 0); err != nil {
-			return 0, err
+		if err != nil {
+			if err = c.interrupted(ctx, err); err != nil {
+				return 0, err
+			}
 		}
 	}
+}
+
+// patience is how long the peer may pause; 0 is for ever.
+func (c *Conn) patience() time.Duration {
+	if c.machine.midway() {
+		return c.config.ProgressTimeout
+	}
+	return 0
 }
 
 // beforeWaiting sends what was queued while there was input.
@@ -527,22 +572,11 @@ func (c *Conn) sendPongs() {
 	}
 }
 
-// receive is one read.
-func (c *Conn) receive(p []byte) (int, error) {
-	if c.raw != nil {
-		return c.raw.read(c, p)
-	}
-	if p == nil {
-		p = c.input()
-	}
-	return c.nc.Read(p)
-}
-
 // input returns the buffer to read into.
 func (c *Conn) input() []byte {
-	if c.in == nil || cap(c.in.b) < c.size {
+	if c.in == nil || cap(c.in.b) < int(c.size) {
 		c.dropInput()
-		c.in = borrow(c.size)
+		c.in = borrow(int(c.size))
 	}
 	return c.in.b[:c.size]
 }
@@ -554,7 +588,7 @@ func (c *Conn) dropInput() {
 }
 
 // interrupted says what a failed read means: nil if nothing.
-func (c *Conn) interrupted(ctx context.Context, err error, midway bool) error {
+func (c *Conn) interrupted(ctx context.Context, err error) error {
 	switch {
 	case c.over.Load():
 		return c.reason()
@@ -562,7 +596,7 @@ func (c *Conn) interrupted(ctx context.Context, err error, midway bool) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if midway && c.watch.overdue() {
+		if c.patience() > 0 && c.watch.overdue() {
 			return c.fail(errStalled)
 		}
 		c.watch.again()

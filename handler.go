@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"runtime/debug"
-	"time"
 )
 
 // handler.go owns callbacks: a loop that calls them, and the same loop turned
@@ -144,7 +143,7 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	case len(p) == 0 && !c.over.Load():
 		return c.end(io.ErrUnexpectedEOF)
 	}
-	c.heard.Store(int64(time.Since(epoch)))
+	c.heard.Store(int64(sinceEpoch()))
 	err := c.eat(early, h)
 	if err == nil {
 		err = c.eat(p, h)

@@ -10,9 +10,6 @@ import (
 // ping.go owns pings: those that the caller sends, and those that keep the
 // connection alive (RFC 6455 sections 5.5.2 and 5.5.3).
 
-// epoch is what times are counted from.
-var epoch = time.Now()
-
 // A pinger knows who waits for which pong.
 type pinger struct {
 	mu      sync.Mutex
@@ -111,7 +108,7 @@ func (c *Conn) pong(payload []byte) {
 
 // startKeepAlive begins to listen for silence.
 func (c *Conn) startKeepAlive() {
-	c.heard.Store(int64(time.Since(epoch)))
+	c.heard.Store(int64(sinceEpoch()))
 	if d := c.config.KeepAlive; d > 0 {
 		p := &c.pinger
 		p.mu.Lock()
@@ -123,7 +120,7 @@ func (c *Conn) startKeepAlive() {
 // keepAlive runs when the peer may have been silent for too long.
 func (c *Conn) keepAlive() {
 	listening := c.reading.Load() || c.fed.Load()
-	ping, dead := c.pinger.tick(time.Since(epoch), time.Duration(c.heard.Load()), listening, &c.config)
+	ping, dead := c.pinger.tick(sinceEpoch(), time.Duration(c.heard.Load()), listening, c.config)
 	switch {
 	case dead:
 		c.end(ErrPeerTimeout)

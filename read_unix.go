@@ -15,8 +15,8 @@ type rawReader struct {
 	try func(fd uintptr) bool // made once
 
 	// One call's.
-	c   *Conn
-	p   []byte
+	c   *Conn  // whose input buffer p is; nil if it is another's
+	p   []byte // nil once there was nothing to read
 	n   int
 	err error
 }
@@ -41,9 +41,14 @@ func newRawReader(nc net.Conn) *rawReader {
 	return r
 }
 
-// read reads into p, or into c's input buffer if p is nil.
+// read reads into p, or into c's input buffer if p is nil. It may return nothing
+// and no error: then it has waited, without a buffer, until there is something.
 func (r *rawReader) read(c *Conn, p []byte) (int, error) {
-	r.c, r.p = c, p
+	if p == nil {
+		p = c.input()
+		r.c = c
+	}
+	r.p = p
 	if err := r.rc.Read(r.try); err != nil {
 		return 0, err
 	}
@@ -52,21 +57,22 @@ func (r *rawReader) read(c *Conn, p []byte) (int, error) {
 
 // attempt is called when there may be something to read; false waits for more.
 func (r *rawReader) attempt(fd uintptr) bool {
-	p := r.p
-	if p == nil {
-		p = r.c.input()
+	if r.p == nil { // it has waited
+		r.n, r.err = 0, nil
+		return true
 	}
 	for {
-		r.n, r.err = syscall.Read(int(fd), p)
+		r.n, r.err = syscall.Read(int(fd), r.p)
 		if r.err != syscall.EINTR {
 			break
 		}
 	}
 	switch {
 	case r.err == syscall.EAGAIN:
-		r.n = 0
-		if r.p == nil {
+		r.p = nil
+		if r.c != nil {
 			r.c.dropInput()
+			r.c = nil
 		}
 		return false
 	case r.err != nil:

@@ -30,6 +30,9 @@ type Server struct {
 	// http.Server's ErrorLog as net/http does with its own handlers.
 	Handler func(ctx context.Context, c *Conn)
 
+	once   sync.Once
+	config *Config // resolved, and shared by all
+
 	mu      sync.Mutex
 	conns   map[*Conn]struct{}
 	closing bool
@@ -49,7 +52,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	c := newConn(nc, p, context.WithoutCancel(r.Context()))
+	s.once.Do(func() { s.config = s.Options.Config.withDefaults() })
+	c := newConn(nc, p, s.config, context.WithoutCancel(r.Context()))
 	if !s.add(c) {
 		c.sayGoodbye(CloseGoingAway, "")
 	}
@@ -60,26 +64,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	go s.serve(c, l)
 }
 
-// serve runs the handler and sees the connection end.
+// serve runs the handler. It takes little of the stack, for it is there as long
+// as the connection.
 func (s *Server) serve(c *Conn, l *log.Logger) {
-	defer s.remove(c)
-	code := CloseNormalClosure
-	if v := protect(func() { s.Handler(c.Context(), c) }); v != nil {
-		code = CloseInternalError
-		v.log(l, c)
-	}
-	c.Close(code, "")
+	defer s.served(c, l)
+	s.Handler(c.ctx, c)
 }
 
-// protect runs f and returns its panic; nil if there was none.
-func protect(f func()) (p *panicError) {
-	defer func() {
-		if v := recover(); v != nil {
-			p = &panicError{v, debug.Stack()}
-		}
-	}()
-	f()
-	return nil
+// served is deferred by serve and sees the connection end.
+func (s *Server) served(c *Conn, l *log.Logger) {
+	defer s.remove(c)
+	code := CloseNormalClosure
+	if v := recover(); v != nil {
+		code = CloseInternalError
+		(&panicError{v, debug.Stack()}).log(l, c)
+	}
+	c.Close(code, "")
 }
 
 // log reports a panic where net/http reports those of its handlers.

@@ -17,53 +17,35 @@ import (
 // For the end of ctx, before and after Reader returns, the same holds as for
 // Read. The next reading call on c discards what is left of the message.
 func (c *Conn) Reader(ctx context.Context) (MessageType, io.Reader, error) {
-	if err := c.enter(ctx); err != nil {
+	if err := c.begin(ctx); err != nil {
 		return 0, nil, err
 	}
 	defer c.leave()
-	if err := c.skip(ctx); err != nil {
-		return 0, nil, err
-	}
 	r := &messageReader{c: c, ctx: ctx}
-	if c.msg != nil { // begun by a call that was cut short
+	if c.stream == nil && c.msg != nil { // begun by a call that was cut short
 		r.data, c.msg = c.msg.b, nil
 		c.stream = r
 		return c.kind, r, nil
 	}
 	for {
 		p, err := c.step()
-		if err != nil {
+		switch {
+		case err != nil:
 			return 0, nil, err
-		}
-		if p.op != 0 {
+		case p.op == 0:
+			if err := c.fill(ctx); err != nil {
+				return 0, nil, err
+			}
+		case c.stream != nil: // what is left of the one before
+			if p.last {
+				c.stream = nil
+			}
+		default:
 			c.kind, c.stream = MessageType(p.op), r
 			r.data, r.last = p.data, p.last
 			return c.kind, r, nil
 		}
-		if err := c.fill(ctx); err != nil {
-			return 0, nil, err
-		}
 	}
-}
-
-// skip discards what is left of a message that was read as a stream.
-func (c *Conn) skip(ctx context.Context) error {
-	for c.stream != nil {
-		if c.stream.last {
-			c.stream = nil
-			return nil
-		}
-		p, err := c.step()
-		if err != nil {
-			return err
-		}
-		if p.op != 0 {
-			c.stream.last = p.last
-		} else if err := c.fill(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // A messageReader reads a message as a stream.
@@ -117,7 +99,7 @@ func (r *messageReader) more(p []byte) (int, error) {
 		return 0, nil
 	}
 	room := c.machine.room()
-	if room == 0 || len(p) < c.size {
+	if room == 0 || len(p) < int(c.size) {
 		return 0, c.fill(r.ctx)
 	}
 	n, err := c.recv(r.ctx, p[:min(room, int64(len(p)))])

@@ -13,17 +13,22 @@ import (
 // A watch is one direction's deadline. Contexts are paid for once, not per
 // call: the watch stays armed while calls come with the same one.
 type watch struct {
-	nc    net.Conn
-	write bool            // the direction
-	own   <-chan struct{} // of the connection's own context, whose end closes nc anyway
+	nc  net.Conn
+	own context.Context // the connection's, if it was born with one: its end closes nc anyway
 
 	mu    sync.Mutex
 	done  <-chan struct{} // of the context it is armed for
 	stop  func() bool     // disarms it
-	round uint            // counts armings: a late end of an earlier context is ignored
+	due   time.Duration   // the deadline, since epoch; 0 if there is none
+	round uint32          // counts armings: a late end of an earlier context is ignored
+	write bool            // the direction
 	past  bool            // the context has ended: the deadline is in the past
-	due   time.Time       // the deadline; zero if there is none
 }
+
+// epoch is what times are counted from.
+var epoch = time.Now()
+
+func sinceEpoch() time.Duration { return time.Since(epoch) }
 
 // aLongTimeAgo is a deadline that interrupts at once.
 var aLongTimeAgo = time.Unix(1, 0)
@@ -34,29 +39,30 @@ const slack = 100 * time.Millisecond
 // arm is called on the way to block: from now on the end of ctx, or d if it is
 // positive, interrupts the network. Calls must not overlap.
 func (w *watch) arm(ctx context.Context, d time.Duration) {
-	done := ctx.Done()
+	var done <-chan struct{}
+	if ctx != w.own {
+		done = ctx.Done()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	stale := w.past
-	if done == w.own {
-		done = nil
-	}
-	if done != w.done || w.past {
+	if done != w.done || stale {
 		w.release()
 		if w.done = done; done != nil {
 			round := w.round
 			w.stop = context.AfterFunc(ctx, func() { w.expire(round) })
 		}
 	}
-	if d <= 0 {
-		if stale || !w.due.IsZero() {
-			w.set(time.Time{})
+	switch {
+	case d > 0:
+		due := sinceEpoch() + d
+		if early := due - w.due; stale || w.due == 0 || early < 0 || early > min(slack, d/4) {
+			w.due = due
+			w.move(time.Now().Add(d))
 		}
-		return
-	}
-	due := time.Now().Add(d)
-	if early := due.Sub(w.due); stale || early < 0 || early > min(slack, d/4) {
-		w.set(due)
+	case stale || w.due != 0:
+		w.due = 0
+		w.move(time.Time{})
 	}
 }
 
@@ -64,7 +70,7 @@ func (w *watch) arm(ctx context.Context, d time.Duration) {
 func (w *watch) overdue() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.due.IsZero() && !time.Now().Before(w.due)
+	return w.due != 0 && sinceEpoch() >= w.due
 }
 
 // again makes the next arm set the deadline anew, whatever it was.
@@ -89,18 +95,13 @@ func (w *watch) release() {
 	w.done, w.stop, w.past = nil, nil, false
 }
 
-func (w *watch) expire(round uint) {
+func (w *watch) expire(round uint32) {
 	w.mu.Lock()
 	if round == w.round {
 		w.past = true
 		w.move(aLongTimeAgo)
 	}
 	w.mu.Unlock()
-}
-
-func (w *watch) set(due time.Time) {
-	w.due = due
-	w.move(due)
 }
 
 // move leaves errors to the read or write that follows.
