@@ -570,8 +570,8 @@ func TestWriter(t *testing.T) {
 		defer c.CloseNow()
 		w, err := c.Writer(bg, MessageText)
 		require.NoError(t, err)
-		io.WriteString(w, string(seq(3000)))
-		io.WriteString(w, string(seq(3000)))
+		w.Write(seq(3000))
+		w.Write(seq(3000))
 		whole := string(seq(3000)) + string(seq(3000))
 		r.expect(text0, whole[:4096])
 
