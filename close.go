@@ -293,7 +293,7 @@ func (c *Conn) awaitGoodbye() error {
 
 // discard reads until the connection ends. What Next lent stays untouched.
 func (c *Conn) discard() {
-	c.in, c.lent, c.msg, c.whole, c.serving = nil, nil, nil, false, false
+	c.in, c.lent, c.msg, c.whole = nil, nil, nil, false
 	for !c.over.Load() {
 		if _, err := c.step(); err != nil {
 			return
@@ -362,14 +362,15 @@ func (c *Conn) hangUp() {
 	for n, left := 0, lingerMax; left > 0; left -= n {
 		d := time.Until(by)
 		if d <= 0 {
-			return
+			break
 		}
 		c.watch.arm(context.Background(), d)
 		var err error
 		if n, err = c.nc.Read(b.b[:cap(b.b)]); err != nil {
-			return
+			break
 		}
 	}
+	c.halfClose() // a client's TLS says goodbye too
 }
 
 // halfClose tells the peer that nothing follows, if the transport can.

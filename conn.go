@@ -103,12 +103,12 @@ type Conn struct {
 	kind    MessageType
 	whole   bool // msg is whole and was lent
 	ponged  bool // a pong was queued
-	serving bool // Serve runs: what handlers queue is flushed when the input is used up
 	opened  bool // Feed has called Handler.Open
 	ended   bool // Feed has called Handler.Close
 
 	reading atomic.Bool  // a goroutine is in a reading call
 	calling atomic.Bool  // a callback runs
+	serving atomic.Bool  // Serve runs: what handlers queue is flushed when the input is used up
 	fed     atomic.Bool  // input comes by Feed
 	over    atomic.Bool  // nothing will be read any more
 	heard   atomic.Int64 // when the peer was last heard, since epoch
@@ -555,7 +555,7 @@ func (c *Conn) patience() time.Duration {
 // beforeWaiting sends what was queued while there was input.
 func (c *Conn) beforeWaiting(ctx context.Context) error {
 	c.sendPongs()
-	if !c.serving {
+	if !c.serving.Load() {
 		return nil
 	}
 	if err := c.Flush(ctx); err != nil && c.over.Load() {

@@ -689,6 +689,40 @@ func TestPongs(t *testing.T) {
 	})
 }
 
+// What was queued and never flushed makes room for a Write, and what waits for a
+// Writer does not stand in its way.
+func TestQueueLimitDeadlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := quiet
+		cfg.QueueLimit = 1000
+		c, r := rawPeer(t, Params{Config: cfg})
+		defer c.CloseNow()
+		fill := func() (n int) {
+			for c.Queue(Binary(seq(90))) == nil {
+				n++
+			}
+			return n
+		}
+		queued := fill()
+		require.NoError(t, c.Write(bg, Binary(seq(500))))
+		for range queued {
+			r.expect(bin, string(seq(90)))
+		}
+		r.expect(bin, string(seq(500)))
+
+		w, err := c.Writer(bg, MessageBinary)
+		require.NoError(t, err)
+		queued = fill()
+		_, err = w.Write(seq(5000))
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		r.expect(bin0, string(seq(5000)), cont, "")
+		for range queued {
+			r.expect(bin, string(seq(90)))
+		}
+	})
+}
+
 // A Flush sends what was queued; nothing leaves before.
 func TestQueueFlush(t *testing.T) {
 	a, b := memnet.Pipe(1 << 20)

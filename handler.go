@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime/debug"
 )
@@ -42,8 +43,13 @@ func (c *Conn) Serve(ctx context.Context, h *Handler) error {
 	if err == nil {
 		err = c.serve(ctx, h)
 	}
+	var panicked *panicError
 	switch {
 	case c.over.Load():
+	case errors.As(err, &panicked):
+		c.abandon(err)
+	case c.isClosing(): // a Close on another goroutine reads from now on
+		c.awaitGoodbye()
 	case ctx.Err() != nil:
 		c.Close(CloseGoingAway, "")
 	default:
@@ -59,7 +65,7 @@ func (c *Conn) Serve(ctx context.Context, h *Handler) error {
 
 // serve is Serve's loop.
 func (c *Conn) serve(ctx context.Context, h *Handler) error {
-	c.serving = true
+	c.serving.Store(true)
 	for {
 		m, err := c.Next(ctx)
 		if err != nil {
@@ -140,7 +146,7 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 				return err
 			}
 		}
-	case len(p) == 0 && !c.over.Load():
+	case len(p) == 0:
 		return c.end(io.ErrUnexpectedEOF)
 	}
 	c.heard.Store(int64(sinceEpoch()))

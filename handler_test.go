@@ -241,6 +241,33 @@ func TestCloseInHandler(t *testing.T) {
 	}
 }
 
+// Close on another goroutine, whatever Serve does at that moment, completes the
+// closing handshake.
+func TestCloseBesideServe(t *testing.T) {
+	for i := range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			c, r := rawPeer(t, Params{Config: quiet})
+			var d diary
+			done := make(chan error)
+			go func() { done <- c.Serve(bg, d.handler()) }()
+			for range i {
+				r.send(masked(text, 1), "chat")
+			}
+			go func() { done <- c.Close(4000, "") }()
+			for b := r.frame(); b[0] != 0x88; b = r.frame() {
+			}
+			r.send(masked(text, 1), "late", masked(closed, 1), "\x0f\xa0")
+			r.expectEOF()
+			r.Close()
+			for range 2 {
+				if err := <-done; err != nil {
+					require.Equal(t, CloseCode(4000), CodeOf(err))
+				}
+			}
+		})
+	}
+}
+
 // A transport that does not block, as an event loop has: it takes up to room
 // bytes and then says EAGAIN.
 type nonblocking struct {

@@ -112,10 +112,11 @@ func (o *outbox) message(m Message) {
 	o.last++
 }
 
-// room tells whether n more bytes may wait. An empty outbox takes any message.
-func (o *outbox) room(n int) bool {
+// room tells whether n more bytes may wait behind those of queues. An empty
+// outbox takes any message.
+func (o *outbox) room(n int, queues ...*buffer) bool {
 	waiting := 0
-	for _, b := range [...]*buffer{o.buf, o.held, o.fly} {
+	for _, b := range queues {
 		if b != nil {
 			waiting += len(b.b)
 		}
@@ -167,22 +168,28 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 	direct := o.vector && !o.client && len(m.Data) >= large
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.err == nil && (o.stream || direct && o.busy || !o.room(MaxHeaderSize+len(m.Data))) {
-		if err := o.wait(ctx); err != nil {
+	for {
+		var err error
+		switch {
+		case o.err != nil:
+			return o.err
+		case o.stream || direct && o.busy:
+			err = o.wait(ctx)
+		case !o.room(MaxHeaderSize+len(m.Data), o.buf, o.fly):
+			err = o.until(ctx, o.last)
+		case direct:
+			o.buf = o.buf.grow(MaxHeaderSize)
+			o.buf.b = AppendHeader(o.buf.b, Header{Fin: true, Opcode: Opcode(m.Type), Len: int64(len(m.Data))})
+			o.last++
+			return o.batch(ctx, m.Data)
+		default:
+			o.message(m)
+			return o.until(ctx, o.last)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if o.err != nil {
-		return o.err
-	}
-	if direct {
-		o.buf = o.buf.grow(MaxHeaderSize)
-		o.buf.b = AppendHeader(o.buf.b, Header{Fin: true, Opcode: Opcode(m.Type), Len: int64(len(m.Data))})
-		o.last++
-		return o.batch(ctx, m.Data)
-	}
-	o.message(m)
-	return o.until(ctx, o.last)
 }
 
 // queue adds m if there is room.
@@ -195,7 +202,7 @@ func (o *outbox) queue(m Message) error {
 	switch {
 	case o.err != nil:
 		return o.err
-	case !o.room(MaxHeaderSize + len(m.Data)):
+	case !o.room(MaxHeaderSize+len(m.Data), o.buf, o.held, o.fly):
 		return ErrQueueFull
 	}
 	o.message(m)
@@ -289,8 +296,8 @@ func (o *outbox) open(ctx context.Context) error {
 func (o *outbox) fragment(ctx context.Context, h Header, payload []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.err == nil && !o.room(MaxHeaderSize+len(payload)) {
-		if err := o.wait(ctx); err != nil {
+	for o.err == nil && !o.room(MaxHeaderSize+len(payload), o.buf, o.fly) { // what is held waits for this one
+		if err := o.until(ctx, o.last); err != nil {
 			return err
 		}
 	}
