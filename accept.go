@@ -32,6 +32,9 @@ type AcceptOptions struct {
 	Origins []string
 	// Header is sent with the answer, besides what w.Header() holds.
 	Header http.Header
+	// Compression, if it is not nil, is asked for each request instead of
+	// Config.Compression; it returns nil for clients that had better be spared.
+	Compression func(r *http.Request) *Compression
 	// Config holds the connection's limits.
 	Config Config
 }
@@ -81,12 +84,22 @@ func Upgrade(w http.ResponseWriter, r *http.Request, o *AcceptOptions) (net.Conn
 		return nil, Params{}, refuse(w, r, e)
 	}
 	p := Params{Subprotocol: selectSubprotocol(o.Subprotocols, r.Header[hProtocol]), Config: o.Config}
+	if o.Compression != nil {
+		p.Config.Compression = o.Compression(r)
+	}
+	var ext http.Header
+	if z := p.Config.Compression; z != nil {
+		if t, ok := z.withDefaults().agree(r.Header); ok {
+			p.Extensions = t.String()
+			ext = http.Header{"Sec-WebSocket-Extensions": {p.Extensions}}
+		}
+	}
 	nc, early, err := hijack(w)
 	if err != nil {
 		return nil, Params{}, notHijacked(w, r, err)
 	}
 	b := borrow(minRead)
-	b.b = appendResponse(b.b, r.Header[hKey][0], p.Subprotocol, extra, o.Header)
+	b.b = appendResponse(b.b, r.Header[hKey][0], p.Subprotocol, ext, extra, o.Header)
 	err = answer(nc, b.b)
 	b.release()
 	if err != nil {

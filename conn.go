@@ -39,6 +39,8 @@ type Config struct {
 	// KeepAliveTimeout is how long it may then be silent while this side reads,
 	// before the connection is ended with ErrPeerTimeout. 0: 20 s.
 	KeepAliveTimeout time.Duration
+	// Compression is permessage-deflate (RFC 7692), if the peer agrees; nil: off.
+	Compression *Compression
 	// OnPing and OnPong are called by the goroutine that reads when the peer
 	// has sent one; p is lent until they return. Pings are answered anyway.
 	OnPing, OnPong func(c *Conn, p []byte)
@@ -65,6 +67,10 @@ func (c Config) withDefaults() *Config {
 	def(&c.CloseTimeout, 5*time.Second)
 	def(&c.KeepAlive, 25*time.Second)
 	def(&c.KeepAliveTimeout, 20*time.Second)
+	if c.Compression != nil {
+		z := c.Compression.withDefaults()
+		c.Compression = &z
+	}
 	return &c
 }
 
@@ -97,6 +103,7 @@ type Conn struct {
 	rest    []byte     // the end of it that is yet to be parsed
 	lent    []byte     // what Next or Feed lent
 	msg     *buffer    // a message in several pieces, so far
+	zip     *inflater  // nil without compression
 	stream  *messageReader
 	size    int32 // of the next buffer to read into
 	sparse  int8  // how many in a row were nearly empty
@@ -144,6 +151,7 @@ func newConn(nc net.Conn, p Params, config *Config, base context.Context) *Conn 
 	c.nc = nc
 	c.raw = newRawReader(nc)
 	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
+	c.compress(p)
 	c.watch.nc, c.watch.own = nc, c.ctx
 	o := &c.out
 	o.nc, o.client, o.limit, o.pause = nc, p.Client, c.config.QueueLimit, c.config.WriteTimeout
@@ -220,15 +228,15 @@ func (c *Conn) advance(m *Message) (ok bool, err error) {
 			return false, err
 		case p.op == 0:
 			return false, nil
-		case c.stream != nil: // what is left of a message that was read as a stream
-			if p.last {
-				c.stream = nil
+		case c.stream != nil:
+			if err := c.skip(p); err != nil {
+				return false, err
 			}
 			continue
 		}
-		if *m, ok = c.collect(p); ok {
+		if *m, ok, err = c.collect(p); ok || err != nil {
 			c.sendPongs() // who knows when the next reading call comes
-			return true, nil
+			return ok, err
 		}
 	}
 }
@@ -369,7 +377,7 @@ func (c *Conn) begin(ctx context.Context) error {
 	}
 	c.reclaim()
 	if c.stream != nil && c.stream.last {
-		c.stream = nil
+		c.endStream()
 	}
 	return nil
 }
@@ -436,31 +444,71 @@ func (c *Conn) call(f func(*Conn, []byte), p []byte) {
 
 // collect returns the message that p completes. One in a single piece is lent
 // where it lies; others are put together in msg.
-func (c *Conn) collect(p piece) (Message, bool) {
-	if p.first {
-		c.kind = MessageType(p.op)
-		if p.last {
-			c.lent = p.data
-			return Message{Type: c.kind, Data: p.data}, true
-		}
-	}
-	n := 0
-	if c.msg != nil {
-		n = len(c.msg.b)
-	}
+func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 	switch {
-	case n > 0 && n < cap(c.msg.b) && len(p.data) > 0 && &c.msg.b[:n+1][n] == &p.data[0]:
-		c.msg.b = c.msg.b[:n+len(p.data)] // it was read to where it shall stay
+	case p.packed:
+		if _, err := c.unpack(p); err != nil {
+			return m, false, err
+		}
+	case p.first && p.last:
+		c.lent = p.data
+		return Message{Type: MessageType(p.op), Data: p.data}, true, nil
+	case c.inPlace(p.data):
+		c.msg.b = c.msg.b[:len(c.msg.b)+len(p.data)]
 	default:
 		c.msg = c.msg.grow(len(p.data))
 		c.msg.b = append(c.msg.b, p.data...)
 	}
-	c.whole = p.last
+	c.kind, c.whole = MessageType(p.op), p.last
 	if !c.whole {
-		return Message{}, false
+		return m, false, nil
 	}
 	c.lent = c.msg.b
-	return Message{Type: c.kind, Data: c.msg.b}, true
+	return Message{Type: c.kind, Data: c.msg.b}, true, nil
+}
+
+// inPlace tells whether p lies where msg goes on: fill may have read it there.
+func (c *Conn) inPlace(p []byte) bool {
+	if c.msg == nil || len(p) == 0 {
+		return false
+	}
+	n := len(c.msg.b)
+	return n < cap(c.msg.b) && &c.msg.b[:n+1][n] == &p[0]
+}
+
+// unpack inflates a piece of a compressed message to the end of msg, and returns
+// what it says.
+func (c *Conn) unpack(p piece) ([]byte, error) {
+	if c.msg == nil {
+		c.msg = borrow(4 * len(p.data))
+	}
+	n := len(c.msg.b)
+	b, err := c.zip.unpack(c.msg.b, p, c.config.ReadLimit)
+	c.msg.b = b
+	if err != nil {
+		return nil, c.fail(err.(*ProtocolError))
+	}
+	return b[n:], nil
+}
+
+// skip passes over a piece of a message that was read as a stream.
+func (c *Conn) skip(p piece) error {
+	if p.packed {
+		if _, err := c.unpack(p); err != nil { // what follows may refer to it
+			return err
+		}
+	}
+	if p.last {
+		c.endStream()
+	}
+	return nil
+}
+
+// endStream lets go of a message that was read as a stream.
+func (c *Conn) endStream() {
+	c.stream = nil
+	c.msg.release()
+	c.msg = nil
 }
 
 const (
@@ -506,7 +554,7 @@ func (c *Conn) resize(n int) {
 // claim.
 func (c *Conn) freeRoom() []byte {
 	room := c.machine.room()
-	if c.msg == nil || c.whole || room < int64(c.size) {
+	if c.msg == nil || c.whole || c.machine.packed || room < int64(c.size) {
 		return nil
 	}
 	n := len(c.msg.b)

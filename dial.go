@@ -70,7 +70,7 @@ func Dial(ctx context.Context, url string, o *DialOptions) (*Conn, error) {
 	if err != nil {
 		return nil, a.failed(ctx, resp, err)
 	}
-	if e := checkResponse(resp, a.key, o.Subprotocols); e != nil {
+	if e := checkResponse(resp, a.key, o.Subprotocols, o.Config.Compression); e != nil {
 		return nil, a.refused(resp, e)
 	}
 	nc, err := a.take(resp.Body)
@@ -81,7 +81,12 @@ func Dial(ctx context.Context, url string, o *DialOptions) (*Conn, error) {
 	if o.OnResponse != nil {
 		o.OnResponse(withoutBody(resp))
 	}
-	return NewConn(nc, Params{Client: true, Subprotocol: only(resp.Header[hProtocol]), Config: o.Config}), nil
+	p := Params{Client: true, Subprotocol: only(resp.Header[hProtocol]), Config: o.Config}
+	if len(resp.Header[hExtensions]) > 0 {
+		t, _ := o.Config.Compression.withDefaults().accept(resp.Header)
+		p.Extensions = t.String()
+	}
+	return NewConn(nc, p), nil
 }
 
 // An attempt is one call of Dial.
@@ -135,7 +140,7 @@ func (a *attempt) request(ctx context.Context, s string) (*http.Request, error) 
 		delete(r.Header, "Host")
 	}
 	a.key = newHandshakeKey()
-	requestHeader(r.Header, a.key, a.Subprotocols)
+	requestHeader(r.Header, a.key, a.Subprotocols, a.Config.Compression)
 	return r, nil
 }
 
@@ -219,7 +224,7 @@ func (a *attempt) redirect(r *http.Request, via []*http.Request) error {
 		r.Header["Referer"] = own
 	}
 	a.key = newHandshakeKey()
-	requestHeader(r.Header, a.key, a.Subprotocols)
+	requestHeader(r.Header, a.key, a.Subprotocols, a.Config.Compression)
 	switch {
 	case a.client.CheckRedirect != nil:
 		return a.client.CheckRedirect(r, via)

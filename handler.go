@@ -177,7 +177,10 @@ func (c *Conn) eat(p []byte, h *Handler) error {
 		if piece.op == 0 {
 			return nil
 		}
-		m, whole := c.collect(piece)
+		m, whole, err := c.collect(piece)
+		if err != nil {
+			return err
+		}
 		if whole && h.Message != nil {
 			if err := c.callback(func() { h.Message(c, m) }); err != nil {
 				return err

@@ -80,7 +80,7 @@ func checkRequest(r *http.Request) *HandshakeError {
 
 // checkResponse tells why r does not complete the handshake that was begun with
 // key: nil if it does (RFC 6455 section 4.1).
-func checkResponse(r *http.Response, key string, subprotocols []string) *HandshakeError {
+func checkResponse(r *http.Response, key string, subprotocols []string, z *Compression) *HandshakeError {
 	h := r.Header
 	e := &HandshakeError{Status: r.StatusCode}
 	switch {
@@ -94,7 +94,7 @@ func checkResponse(r *http.Response, key string, subprotocols []string) *Handsha
 		e.Reason = "no upgrade in Connection" + received(h["Connection"])
 	case only(h[hAccept]) != AcceptKey(key):
 		e.Reason = "wrong Sec-WebSocket-Accept" + received(h[hAccept])
-	case len(h[hExtensions]) > 0:
+	case !z.accepts(h):
 		e.Reason = "an extension was agreed that was not offered" + received(h[hExtensions])
 	case len(h[hProtocol]) > 0 && !slices.Contains(subprotocols, only(h[hProtocol])):
 		e.Reason = "a subprotocol was agreed that was not offered" + received(h[hProtocol])
@@ -106,7 +106,10 @@ func checkResponse(r *http.Response, key string, subprotocols []string) *Handsha
 
 // requestHeader sets what a client asks with (RFC 6455 section 4.1), as the RFC
 // spells it: there are servers that care.
-func requestHeader(h http.Header, key string, subprotocols []string) {
+func requestHeader(h http.Header, key string, subprotocols []string, z *Compression) {
+	if z != nil {
+		h["Sec-WebSocket-Extensions"] = []string{z.withDefaults().offer()}
+	}
 	h["Upgrade"] = []string{"websocket"}
 	h["Connection"] = []string{"Upgrade"}
 	h["Sec-WebSocket-Key"] = []string{key}

@@ -1,5 +1,7 @@
 package websocket
 
+import "math"
+
 // machine.go owns the receiving half of the protocol: which frame may follow
 // which, masking, UTF-8 and limits. It does no I/O, takes no lock and reads no
 // clock.
@@ -9,13 +11,15 @@ type piece struct {
 	op          Opcode // OpText, OpBinary: payload; OpClose, OpPing, OpPong: a whole control frame; 0: nothing yet
 	data        []byte // unmasked, where it lay in the caller's input
 	first, last bool   // of its message
+	packed      bool   // data is compressed (RFC 7692)
 }
 
 // The machine eats bytes of one direction of a connection and yields pieces.
 // Every way to cut the same input gives the same messages, replies and error.
 type machine struct {
-	client bool  // we are the client: frames must come unmasked
-	limit  int64 // bytes in a message
+	client  bool  // we are the client: frames must come unmasked
+	deflate bool  // permessage-deflate was agreed on
+	limit   int64 // bytes in a message
 
 	head [MaxHeaderSize]byte // a header that comes in parts
 	have int8                // bytes of it that are here
@@ -27,11 +31,12 @@ type machine struct {
 	left   int64  // payload bytes to come
 	ctrl   []byte // a control payload that comes in parts
 
-	msg   Opcode    // type of the message under way; 0 if none
-	begun bool      // its first piece was yielded
-	size  int64     // its bytes, as announced by its frames so far
-	frags int64     // its frames so far
-	text  utf8Check // its text so far
+	msg    Opcode    // type of the message under way; 0 if none
+	packed bool      // it is compressed
+	begun  bool      // its first piece was yielded
+	size   int64     // its bytes, as announced by its frames so far
+	frags  int64     // its frames so far
+	text   utf8Check // its text so far
 }
 
 // What a peer can do wrong, and the code that tells it so (RFC 6455 section 7.4.1).
@@ -92,7 +97,7 @@ func (m *machine) header(b []byte) (h Header, n int, err error) {
 // begin checks a whole header, and only then takes it up.
 func (m *machine) begin(h Header) error {
 	switch {
-	case h.RSV != 0: // section 5.2: nonzero only if an extension says so
+	case h.RSV != 0 && !m.mayPack(h): // section 5.2: nonzero only if an extension says so
 		return errReserved
 	case !h.Opcode.known():
 		return errOpcode
@@ -117,16 +122,32 @@ func (m *machine) begin(h Header) error {
 	return nil
 }
 
+// mayPack tells whether h.RSV says that a compressed message begins, and may say
+// so (RFC 7692 section 6.1).
+func (m *machine) mayPack(h Header) bool {
+	return m.deflate && h.RSV == rsv1 && (h.Opcode == OpText || h.Opcode == OpBinary)
+}
+
+// wireLimit is how many bytes the frames of a message may have. A compressed one
+// has another limit on what it inflates to; here is only what that implies.
+func (m *machine) wireLimit() int64 {
+	if m.packed && m.limit < math.MaxInt64/16 {
+		return 64<<10 + 8*m.limit
+	}
+	return m.limit
+}
+
 // extend adds a frame to its message, within the limits. Nothing is allocated
 // for a length that was only announced.
 func (m *machine) extend(h Header) error {
 	if h.Opcode != OpContinuation {
-		m.msg, m.begun, m.size, m.frags, m.text = h.Opcode, false, 0, 0, utf8Check{}
+		m.msg, m.packed, m.begun = h.Opcode, h.RSV != 0, false
+		m.size, m.frags, m.text = 0, 0, utf8Check{}
 	}
 	if m.frags++; m.frags > 1024+m.size/32 {
 		return errFragments
 	}
-	if h.Len > m.limit-m.size { // never m.size+h.Len, which may overflow
+	if h.Len > m.wireLimit()-m.size { // never m.size+h.Len, which may overflow
 		return errTooBig
 	}
 	m.size += h.Len
@@ -149,9 +170,9 @@ func (m *machine) payload(b []byte) (p piece, n int, err error) {
 	if m.op.control() {
 		return m.control(b), n, nil
 	}
-	p = piece{op: m.msg, data: b, first: !m.begun, last: m.fin && !m.inside}
+	p = piece{op: m.msg, data: b, first: !m.begun, last: m.fin && !m.inside, packed: m.packed}
 	m.begun = true
-	if m.msg == OpText && (!m.text.add(b) || p.last && !m.text.complete()) { // section 8.1
+	if m.msg == OpText && !m.packed && (!m.text.add(b) || p.last && !m.text.complete()) { // section 8.1
 		return piece{}, n, errUTF8
 	}
 	if p.last {

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bytes"
+	"sync"
 )
 
 // message.go owns what applications send and receive: whole messages.
@@ -32,8 +33,20 @@ func (t MessageType) String() string {
 type Message struct {
 	Type MessageType
 	Data []byte
+	// Plain sends the message uncompressed whatever was agreed on: see
+	// [Compression] for when that matters.
+	Plain bool
 
-	frame []byte // the whole message as a server's frame, made by Prepare; Data is its payload
+	prepared *prepared
+}
+
+// Prepared is what the copies of a prepared message share.
+type prepared struct {
+	frame  []byte // as a server sends it
+	packed [maxBits - minBits + 1]struct {
+		once sync.Once
+		data []byte // compressed on its own, for windows of that size; nil if that is no gain
+	}
 }
 
 // Text returns a text message holding s.
@@ -55,19 +68,19 @@ func Prepare(m Message) Message {
 	f := AppendHeader(make([]byte, 0, MaxHeaderSize+len(m.Data)), h)
 	n := len(f)
 	f = append(f, m.Data...)
-	return Message{Type: m.Type, Data: f[n:len(f):len(f)], frame: f}
+	return Message{Type: m.Type, Data: f[n:len(f):len(f)], Plain: m.Plain, prepared: &prepared{frame: f}}
 }
 
 // Clone returns a copy of m whose memory is its own: what [Conn.Next], a
 // [Handler] or a loop over [Conn.Messages] lent is kept by cloning it.
 func (m Message) Clone() Message {
-	return Message{Type: m.Type, Data: bytes.Clone(m.Data)}
+	return Message{Type: m.Type, Data: bytes.Clone(m.Data), Plain: m.Plain}
 }
 
 // check refuses what no peer would accept (RFC 6455 sections 5.6 and 8.1).
 func (m *Message) check() error {
 	switch {
-	case m.frame != nil:
+	case m.prepared != nil:
 		return nil
 	case m.Type == MessageBinary:
 		return nil

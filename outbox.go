@@ -34,6 +34,7 @@ type outbox struct {
 	limit  int  // bytes that may wait
 	watch  watch
 	pause  time.Duration // WriteTimeout
+	zip    *deflater     // nil without compression; its window is under mu
 
 	mu     sync.Mutex
 	buf    *buffer       // encoded frames that wait; nil if none: an idle connection has no write buffer
@@ -92,24 +93,42 @@ func (o *outbox) add(h Header, payload []byte) {
 	o.last++
 }
 
-// message queues a message, behind the streaming Writer if there is one.
-func (o *outbox) message(m Message) {
-	to := o.buf
-	if o.stream {
-		to = o.held
-	}
-	to = to.grow(MaxHeaderSize + len(m.Data))
-	if m.frame != nil && !o.client {
-		to.b = append(to.b, m.frame...)
-	} else {
-		to.b = o.appendFrame(to.b, Header{Fin: true, Opcode: Opcode(m.Type)}, m.Data)
-	}
-	if o.stream {
-		o.held = to
+// message queues a message, behind the streaming Writer if there is one; packed
+// is its compressed form if it is known.
+func (o *outbox) message(m *Message, packed []byte) {
+	if o.stream { // uncompressed: the Writer's message comes before it in the window
+		o.held = o.appendMessage(o.held, m, Header{}, m.Data)
 		return
 	}
-	o.buf = to
 	o.last++
+	if o.zip.wants(m) {
+		var b *buffer
+		if packed == nil && m.prepared == nil && o.zip.window != nil {
+			b = borrow(len(m.Data))
+			packed = shrink(b, m.Data, o.zip.window, o.zip.bits)
+		}
+		if packed != nil {
+			o.zip.sent(m.Data)
+			o.buf = o.appendMessage(o.buf, m, Header{RSV: rsv1}, packed)
+		}
+		b.release()
+		if packed != nil {
+			return
+		}
+	}
+	o.buf = o.appendMessage(o.buf, m, Header{}, m.Data)
+}
+
+// appendMessage appends a whole message to b.
+func (o *outbox) appendMessage(b *buffer, m *Message, h Header, payload []byte) *buffer {
+	b = b.grow(MaxHeaderSize + len(payload))
+	if m.prepared != nil && h.RSV == 0 && !o.client {
+		b.b = append(b.b, m.prepared.frame...)
+		return b
+	}
+	h.Fin, h.Opcode = true, Opcode(m.Type)
+	b.b = o.appendFrame(b.b, h, payload)
+	return b
 }
 
 // room tells whether n more bytes may wait behind those of queues. An empty
@@ -165,7 +184,14 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	direct := o.vector && !o.client && len(m.Data) >= large
+	zip := o.zip.wants(&m)
+	direct := o.vector && !o.client && len(m.Data) >= large && !zip
+	var packed []byte
+	if zip {
+		var b *buffer
+		packed, b = o.zip.ahead(&m)
+		defer b.release()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
@@ -183,7 +209,7 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 			o.last++
 			return o.batch(ctx, m.Data)
 		default:
-			o.message(m)
+			o.message(&m, packed)
 			return o.until(ctx, o.last)
 		}
 		if err != nil {
@@ -197,6 +223,12 @@ func (o *outbox) queue(m Message) error {
 	if err := m.check(); err != nil {
 		return err
 	}
+	var packed []byte
+	if o.zip.wants(&m) {
+		var b *buffer
+		packed, b = o.zip.ahead(&m)
+		defer b.release()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -205,7 +237,7 @@ func (o *outbox) queue(m Message) error {
 	case !o.room(MaxHeaderSize+len(m.Data), o.buf, o.held, o.fly):
 		return ErrQueueFull
 	}
-	o.message(m)
+	o.message(&m, packed)
 	return nil
 }
 

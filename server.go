@@ -53,7 +53,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.once.Do(func() { s.config = s.Options.Config.withDefaults() })
-	c := newConn(nc, p, s.config, context.WithoutCancel(r.Context()))
+	config := s.config
+	if s.Options.Compression != nil {
+		config = p.Config.withDefaults()
+	}
+	c := newConn(nc, p, config, context.WithoutCancel(r.Context()))
 	if !s.add(c) {
 		c.sayGoodbye(CloseGoingAway, "")
 	}

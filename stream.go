@@ -23,8 +23,10 @@ func (c *Conn) Reader(ctx context.Context) (MessageType, io.Reader, error) {
 	defer c.leave()
 	r := &messageReader{c: c, ctx: ctx}
 	if c.stream == nil && c.msg != nil { // begun by a call that was cut short
-		r.data, c.msg = c.msg.b, nil
-		c.stream = r
+		r.data, c.stream = c.msg.b, r
+		if !c.machine.packed { // else it is what the rest refers to
+			c.msg = nil
+		}
 		return c.kind, r, nil
 	}
 	for {
@@ -36,13 +38,15 @@ func (c *Conn) Reader(ctx context.Context) (MessageType, io.Reader, error) {
 			if err := c.fill(ctx); err != nil {
 				return 0, nil, err
 			}
-		case c.stream != nil: // what is left of the one before
-			if p.last {
-				c.stream = nil
+		case c.stream != nil:
+			if err := c.skip(p); err != nil {
+				return 0, nil, err
 			}
 		default:
 			c.kind, c.stream = MessageType(p.op), r
-			r.data, r.last = p.data, p.last
+			if err := r.take(p); err != nil {
+				return 0, nil, err
+			}
 			return c.kind, r, nil
 		}
 	}
@@ -73,7 +77,7 @@ func (r *messageReader) Read(p []byte) (int, error) {
 	}
 	for len(r.data) == 0 {
 		if r.last {
-			c.stream = nil
+			c.endStream()
 			return 0, io.EOF
 		}
 		n, err := r.more(p)
@@ -86,6 +90,14 @@ func (r *messageReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// take makes a piece what is read next.
+func (r *messageReader) take(p piece) (err error) {
+	if r.data, r.last = p.data, p.last; p.packed {
+		r.data, err = r.c.unpack(p)
+	}
+	return err
+}
+
 // more reads more of the message: a large part straight into p, whose length it
 // returns then.
 func (r *messageReader) more(p []byte) (int, error) {
@@ -95,11 +107,10 @@ func (r *messageReader) more(p []byte) (int, error) {
 		return 0, err
 	}
 	if next.op != 0 {
-		r.data, r.last = next.data, next.last
-		return 0, nil
+		return 0, r.take(next)
 	}
 	room := c.machine.room()
-	if room == 0 || len(p) < int(c.size) {
+	if room == 0 || c.machine.packed || len(p) < int(c.size) {
 		return 0, c.fill(r.ctx)
 	}
 	n, err := c.recv(r.ctx, p[:min(room, int64(len(p)))])

@@ -1,0 +1,8 @@
+//go:build !race
+
+package autobahn
+
+const (
+	racing   = false
+	patience = 2
+)
