@@ -17,7 +17,11 @@ import (
 	"sync"
 	"testing"
 
+	mrand "math/rand/v2"
+
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-07372d5a/websocket/internal/flate"
 )
 
 // Benchmarks that measure a server need its clients in another process: for the
@@ -46,14 +50,37 @@ func benchPeer(mode, addr string, n int) error {
 	switch mode {
 	case "idle":
 		for range n {
-			nc, err := dialRaw(addr)
+			nc, err := dialRaw(addr, "")
 			if err != nil {
 				return err
 			}
 			idle = append(idle, nc)
 		}
+	case "compressed": // each has exchanged a message that fills all windows
+		filler := make([]byte, 40<<10)
+		for i := range filler {
+			filler[i] = 'a' + byte(mrand.IntN(16))
+		}
+		b := flate.Compress(nil, filler, nil, minBits)
+		for range n {
+			nc, err := dialRaw(addr, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")
+			if err != nil {
+				return err
+			}
+			idle = append(idle, nc)
+			nc.Write(frames(withRSV(masked(bin, 0), rsv1), string(b)))
+			r := bufio.NewReader(nc)
+			head, err := r.Peek(4) // the answer has a 16-bit length
+			if err != nil {
+				return err
+			}
+			h, _ := ParseHeader(head)
+			if _, err := r.Discard(4 + int(h.Len)); err != nil {
+				return err
+			}
+		}
 	case "echo": // n messages at a time
-		nc, err := dialRaw(addr)
+		nc, err := dialRaw(addr, "")
 		if err != nil {
 			return err
 		}
@@ -74,13 +101,13 @@ func benchPeer(mode, addr string, n int) error {
 }
 
 // dialRaw makes a connection with as little as it takes.
-func dialRaw(addr string) (net.Conn, error) {
+func dialRaw(addr, header string) (net.Conn, error) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	io.WriteString(nc, "GET / HTTP/1.1\r\nHost: "+addr+"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+header+"\r\n")
 	resp := make([]byte, 0, 512)
 	for !bytes.HasSuffix(resp, []byte("\r\n\r\n")) {
 		k, err := nc.Read(resp[len(resp) : len(resp)+1])
@@ -192,10 +219,24 @@ func BenchmarkEcho(b *testing.B) {
 // BenchmarkIdleMemory prints what an idle connection holds over net/http: heap
 // and stack in use, and resident memory, with 10,000 of them.
 func BenchmarkIdleMemory(b *testing.B) {
+	for _, c := range []struct {
+		name, mode string
+		z          *Compression
+	}{
+		{"plain", "idle", nil},
+		{"compressed", "compressed", &Compression{}},
+		{"takeover/bits=10", "compressed", &Compression{Takeover: true, WindowBits: 10}},
+		{"takeover/bits=15", "compressed", &Compression{Takeover: true}},
+	} {
+		b.Run(c.name, func(b *testing.B) { benchIdle(b, c.mode, c.z) })
+	}
+}
+
+func benchIdle(b *testing.B, mode string, z *Compression) {
 	const n = 10_000
 	for range b.N {
 		handlers := make(chan struct{}, n)
-		s := &Server{Handler: func(ctx context.Context, c *Conn) {
+		s := &Server{Options: AcceptOptions{Config: Config{Compression: z}}, Handler: func(ctx context.Context, c *Conn) {
 			handlers <- struct{}{}
 			for m, err := range c.Messages(ctx) {
 				if err != nil {
@@ -205,7 +246,7 @@ func BenchmarkIdleMemory(b *testing.B) {
 			}
 		}}
 		before, rss0 := memory()
-		startPeer(b, s, "idle", n)
+		startPeer(b, s, mode, n)
 		for range n {
 			<-handlers
 		}
@@ -213,12 +254,10 @@ func BenchmarkIdleMemory(b *testing.B) {
 		b.ReportMetric((after-before)/n, "B/conn")
 		b.ReportMetric((rss1-rss0)/n, "rss-B/conn")
 		b.ReportMetric(0, "ns/op")
-		b.Cleanup(func() {
-			for c := range s.Conns() {
-				c.CloseNow()
-			}
-			s.Shutdown(bg)
-		})
+		for c := range s.Conns() {
+			c.CloseNow()
+		}
+		s.Shutdown(bg)
 	}
 }
 

@@ -368,6 +368,36 @@ func (z *deflater) sent(p []byte) {
 	}
 }
 
+// A streamDeflater compresses a message in fragments. It belongs to whoever owns
+// the message slot, and so does the window.
+type streamDeflater struct {
+	window *flate.Window // the connection's with takeover, else of this message
+	bits   int
+}
+
+// stream returns how to compress a message that begins with p, or nil if it is
+// not to be.
+func (z *deflater) stream(p []byte, whole bool) *streamDeflater {
+	switch {
+	case z == nil || whole && len(p) < z.threshold:
+		return nil
+	case z.window != nil:
+		return &streamDeflater{z.window, z.bits}
+	}
+	return &streamDeflater{flate.NewWindow(z.bits), z.bits}
+}
+
+// fragment appends the next part of the message. Only the last one lacks the end
+// of its empty block (RFC 7692 section 7.2.1).
+func (z *streamDeflater) fragment(dst, p []byte, last bool) []byte {
+	dst = flate.Compress(dst, p, z.window, z.bits)
+	z.window.Add(p)
+	if !last {
+		dst = append(dst, 0, 0, 0xff, 0xff)
+	}
+	return dst
+}
+
 // An inflater is the receiving half of permessage-deflate.
 type inflater struct {
 	window *flate.Window // what came compressed; nil without takeover

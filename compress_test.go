@@ -287,6 +287,38 @@ func TestCompressionByRequest(t *testing.T) {
 	}
 }
 
+// A streamed message is compressed in fragments, and what is sent beside and
+// after it is understood.
+func TestCompressedWriter(t *testing.T) {
+	for _, terms := range agreements {
+		s, c, wire := zipped(t, terms, 100)
+		for _, n := range []int{0, 99, 5000, 100_000} {
+			data := strings.Repeat("compressible ", n/13+1)[:n]
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				w, err := s.Writer(bg, MessageText)
+				require.NoError(t, err)
+				for rest := data; rest != ""; {
+					k := min(len(rest), 1700)
+					_, err := io.WriteString(w, rest[:k])
+					require.NoError(t, err)
+					rest = rest[k:]
+				}
+				require.NoError(t, s.Post(Text(data)), "it waits for the writer")
+				require.NoError(t, w.Close())
+				require.NoError(t, s.Write(bg, Text(data)))
+			})
+			for range 3 {
+				require.Equal(t, "text "+data, read(t, c))
+			}
+			wg.Wait()
+			out := wire.taken()
+			h, _ := ParseHeader(out)
+			require.Equal(t, n >= 100, h.RSV == rsv1, n)
+		}
+	}
+}
+
 // What is compressed: from the threshold on, unless it grows or is Plain; with
 // takeover the second time for next to nothing, prepared or not.
 func TestWhatIsCompressed(t *testing.T) {

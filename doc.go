@@ -79,6 +79,17 @@
 // only announces. A peer that is silent is pinged after 25 s, and given up 20 s
 // later.
 //
+// # Compression
+//
+// Config.Compression switches on permessage-deflate (RFC 7692), where the peer
+// agrees. It is off by default: it costs time, and a message that holds both a
+// secret and what an attacker can choose gives the secret away by its size.
+// Message.Plain keeps such a message as it is.
+//
+// Limits hold for what a message inflates to. A connection that waits holds no
+// codec, and with Compression.Takeover the two windows, which
+// Compression.WindowBits makes smaller.
+//
 // # Who turns the crank
 //
 // A connection has no goroutine of its own. Whoever calls Read, Next or Serve

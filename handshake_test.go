@@ -145,6 +145,12 @@ func TestCheckRequest_4_2_1(t *testing.T) {
 		e := checkRequest(&http.Request{Method: "GET", ProtoMajor: 2, Host: "a"})
 		require.Equal(t, HandshakeError{Status: 400, Reason: "not an HTTP/1.1 request"}, *e)
 	})
+	t.Run("A10 another server's chunks", func(t *testing.T) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(goodRequest)))
+		require.NoError(t, err)
+		r.TransferEncoding = []string{"chunked"}
+		require.Equal(t, HandshakeError{Status: 400, Reason: "request has a body"}, *checkRequest(r))
+	})
 	t.Run("R7 nothing there", func(t *testing.T) {
 		require.NotNil(t, checkRequest(new(http.Request)))
 		require.NotNil(t, checkRequest(&http.Request{Method: "GET", ProtoMajor: 1, ProtoMinor: 1, Host: "a"}))

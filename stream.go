@@ -160,7 +160,8 @@ type messageWriter struct {
 	op   Opcode    // of the next frame
 	buf  *buffer   // of the next frame
 	text utf8Check // so far
-	err  error     // why nothing more can be written
+	zip  *streamDeflater
+	err  error // why nothing more can be written
 }
 
 // Write implements io.Writer.
@@ -232,7 +233,19 @@ func (w *messageWriter) send(p []byte, fin bool) error {
 	if w.ctx.Err() != nil {
 		return w.fail(context.Cause(w.ctx))
 	}
-	err := w.c.settle(w.c.out.fragment(w.ctx, Header{Fin: fin, Opcode: w.op}, p))
+	h := Header{Fin: fin, Opcode: w.op}
+	if w.op != OpContinuation {
+		if w.zip = w.c.out.zip.stream(p, fin); w.zip != nil {
+			h.RSV = rsv1
+		}
+	}
+	if w.zip != nil {
+		b := borrow(len(p))
+		defer b.release()
+		b.b = w.zip.fragment(b.b, p, fin)
+		p = b.b
+	}
+	err := w.c.settle(w.c.out.fragment(w.ctx, h, p))
 	w.op = OpContinuation
 	if err != nil {
 		return w.fail(err)

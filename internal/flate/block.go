@@ -85,11 +85,11 @@ func (c *coder) write(w *bitWriter, f *finder, src []byte) {
 		w.stored(src)
 	case fixedSize <= dynamicSize:
 		w.put(fixedBlock<<1, 3)
-		w.sequences(f.sequences, src, fixed)
+		w.body(f.sequences, src, fixed)
 	default:
 		c.header(w)
 		c.codes.setFields()
-		w.sequences(f.sequences, src, &c.codes)
+		w.body(f.sequences, src, &c.codes)
 	}
 }
 
@@ -161,7 +161,7 @@ func (c *coder) repeat(length uint16, n int, symbol uint16, least, most int) {
 	}
 }
 
-// header writes what comes before the sequences in a dynamic block, RFC 1951, 3.2.7.
+// header writes what comes before the body of a dynamic block, RFC 1951, 3.2.7.
 func (c *coder) header(w *bitWriter) {
 	w.put(dynamicBlock<<1, 3)
 	w.put(uint32(c.nlit-257), 5)
@@ -180,9 +180,10 @@ func (c *coder) header(w *bitWriter) {
 // preExtra is the number of extra bits of the symbols of the code length code.
 var preExtra = [numPre]uint8{repeatLast: 2, 17: 3, 18: 7}
 
-// sequences writes sequences, the plain form of which is src, and the end of the block. The bits are collected in a word
+// body writes sequences, the plain form of which is src, and the end of the block. The bits are collected in a word
 // as elsewhere in bitWriter; flushed, it has 7 at most, so that there is room for four literals or a match.
-func (w *bitWriter) sequences(all []sequence, src []byte, c *codes) {
+func (w *bitWriter) body(all []sequence, src []byte, c *codes) {
+	w.flush()
 	dst, n, acc, nb := w.dst[:cap(w.dst)], len(w.dst), w.acc, w.nb
 	var last [4]byte
 	for i := range all {
