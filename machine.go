@@ -17,13 +17,12 @@ type piece struct {
 // The machine eats bytes of one direction of a connection and yields pieces.
 // Every way to cut the same input gives the same messages, replies and error.
 type machine struct {
-	client  bool  // we are the client: frames must come unmasked
-	deflate bool  // permessage-deflate was agreed on
-	limit   int64 // bytes in a message
+	client  bool                // we are the client: frames must come unmasked
+	deflate bool                // permessage-deflate was agreed on
+	head    [MaxHeaderSize]byte // a header that comes in parts
+	limit   int64               // bytes in a message
 
-	head [MaxHeaderSize]byte // a header that comes in parts
-	have int8                // bytes of it that are here
-
+	have   int8   // bytes of head that are here
 	inside bool   // between a header and the end of its payload
 	fin    bool   // the frame is the last of its message
 	op     Opcode // of the frame
@@ -34,9 +33,9 @@ type machine struct {
 	msg    Opcode    // type of the message under way; 0 if none
 	packed bool      // it is compressed
 	begun  bool      // its first piece was yielded
+	text   utf8Check // its text so far
 	size   int64     // its bytes, as announced by its frames so far
 	frags  int64     // its frames so far
-	text   utf8Check // its text so far
 }
 
 // What a peer can do wrong, and the code that tells it so (RFC 6455 section 7.4.1).
