@@ -18,6 +18,7 @@ var compressors = sync.Pool{New: func() any { return new(compressor) }}
 // Compress appends to dst the compressed form of src, RFC 7692, 7.2.1: DEFLATE blocks and the first byte of an empty
 // stored one. What it refers to is in src, or in w, at most 1<<bits bytes back, 8 <= bits <= 15. w may be nil, and is not
 // changed: who sends the result then calls w.Add(src), and who sends src as it is, because that is shorter, does not.
+// Nothing is allocated if dst has room for the result and 16 bytes; spare room may be written to.
 func Compress(dst, src []byte, w *Window, bits int) []byte {
 	c := compressors.Get().(*compressor)
 	c.dst = dst

@@ -78,9 +78,9 @@ func (z *Inflater) Free() {
 }
 
 // Append decodes src, the next part of the message, cut anywhere, and appends to dst what it says. All of src is taken.
-// The history is in dst: it must end with all that was appended since the last Slide. What it grows by is at most
-// doubled room; one byte of src yields at most 1032. The spare capacity of dst may be written to. With an error comes
-// what was decoded before.
+// The history is in dst: it must end with all that was appended since the last Slide. Its room at most doubles, or grows
+// by twice the length of src, and not beyond the limit; one byte of src yields at most 1032. Spare room may be written to.
+// With an error comes what was decoded before.
 func (z *Inflater) Append(dst, src []byte) ([]byte, error) {
 	if z.err != nil {
 		return dst, z.err
@@ -286,7 +286,8 @@ func (z *Inflater) readPreLens() bool {
 	return true
 }
 
-// readLens reads the lengths of both codes, which are one sequence, RFC 1951, 3.2.7.
+// readLens reads the lengths of both codes, which are one sequence, RFC 1951, 3.2.7. A length is not taken before all of
+// its bits, and how often it occurs, are there.
 func (z *Inflater) readLens() bool {
 	b, nb, src := z.bits, z.nb, z.src
 	all, short, last, lens := z.lit+z.dist, false, z.last, z.codeLens

@@ -7,10 +7,11 @@ import (
 
 const (
 	tableBits = 14
-	hashBytes = 5 // what a match has at least, nearly always: shorter ones save little, and each costs time
-	noMatch   = 0xff
-	maxBase   = 1 << 30
-	firstBase = maxDistance + 1
+	hashBytes = 5    // what a match has at least, nearly always: shorter ones save little, and each costs time
+	noMatch   = 0xff // for the slot of a distance
+
+	firstBase = maxDistance + 1 // so that what was never entered, at 0, is too far away
+	maxBase   = 1 << 30         // from which positions begin anew
 )
 
 // A sequence is some literals and then a match, or at the end of a block none.
@@ -73,10 +74,10 @@ func (f *finder) find(buf []byte, from int) {
 			break
 		}
 		j := i - int(d)
-		e := before(buf, i, j, anchor)
+		e := oneBefore(buf, i, j, anchor)
 		f.litFreq[buf[i-e]] -= uint32(e)
 		if e > 0 {
-			e = f.before(buf, i, j, anchor)
+			e = f.moreBefore(buf, i, j, anchor)
 		}
 		length := min(4+e+matchLen(buf, i+4, j+4), maxMatch)
 		i -= e
@@ -126,7 +127,7 @@ func (f *finder) search(buf []byte, i int) (at int, d uint32) {
 		f.table[hash(v>>24)] = pos + 1
 		i += 4
 		if i > far {
-			skip := min((i-far)>>6, len(buf)-i)
+			skip := min((i-far)>>6, 24+i&7, len(buf)-i) // never the same for long: that might miss for ever
 			f.literals(buf[i : i+skip])
 			i += skip
 		}
@@ -142,8 +143,8 @@ func (f *finder) literals(p []byte) {
 	}
 }
 
-// before returns 1 if the literal before i belongs to the match with j. That is as likely as not: so there is no branch.
-func before(buf []byte, i, j, anchor int) int {
+// oneBefore returns 1 if the literal before i belongs to the match with j. That is as likely as not: so there is no branch.
+func oneBefore(buf []byte, i, j, anchor int) int {
 	var equal, literal, inside int
 	if buf[i-1] == buf[max(j-1, 0)] {
 		equal = 1
@@ -157,9 +158,9 @@ func before(buf []byte, i, j, anchor int) int {
 	return equal & literal & inside
 }
 
-// before goes on from one byte to how many the match begins earlier, where not every position was entered, and takes
+// moreBefore goes on from one byte to how many the match begins earlier, where not every position was entered, and takes
 // those literals back.
-func (f *finder) before(buf []byte, i, j, anchor int) int {
+func (f *finder) moreBefore(buf []byte, i, j, anchor int) int {
 	e := 1
 	for i-e > anchor && j > e && buf[i-e-1] == buf[j-e-1] {
 		e++
