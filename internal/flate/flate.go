@@ -8,7 +8,7 @@ package flate
 
 import "errors"
 
-// What is wrong with a compressed message. An Inflater that has returned one of these returns it until Reset.
+// What is wrong with a compressed message. An Inflater that has returned one of these returns it for the rest of it.
 var (
 	ErrCorrupt     = errors.New("flate: corrupt input")
 	ErrTooBig      = errors.New("flate: message exceeds the limit")

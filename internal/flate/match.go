@@ -68,11 +68,8 @@ func (f *finder) find(buf []byte, from int) {
 	clear(f.litFreq[:])
 	clear(f.distFreq[:])
 	anchor, n := from, 0 // what follows the last match, and the number of sequences
-	for {
-		i, d := f.search(buf, anchor)
-		if d == 0 {
-			break
-		}
+	i, d := f.search(buf, anchor)
+	for d != 0 {
 		j := i - int(d)
 		e := oneBefore(buf, i, j, anchor)
 		f.litFreq[buf[i-e]] -= uint32(e)
@@ -87,11 +84,16 @@ func (f *finder) find(buf []byte, from int) {
 		f.space[n] = sequence{uint16(i - anchor), uint16(d - 1), uint8(length - minMatch), slot}
 		n++
 		anchor = i + length
+		if length == maxMatch && anchor+4 <= len(buf) && load32(buf, anchor) == load32(buf, anchor-int(d)) {
+			i = anchor // it goes on
+			continue
+		}
 		if anchor+8 <= len(buf) {
 			v := load64(buf, anchor-2)
 			f.table[hash(v)] = f.base + uint32(anchor-2)
 			f.table[hash(v>>8)] = f.base + uint32(anchor-1)
 		}
+		i, d = f.search(buf, anchor)
 	}
 	f.litFreq[endOfBlock] = 1
 	f.space[n] = sequence{literals: uint16(len(buf) - anchor), slot: noMatch}
