@@ -217,7 +217,7 @@ func appendClose(b []byte, code CloseCode, reason string) []byte {
 const (
 	lastWords = time.Second // how long a close frame for a broken rule may take to leave
 	linger    = time.Second // how long TCP is kept so that a reset does not overtake the close frame
-	lingerMax = 256 << 10   // and how many bytes are thrown away meanwhile
+	lingerMax = 16 << 20    // and how many bytes are thrown away meanwhile
 )
 
 // Close closes the connection with the closing handshake of RFC 6455 section 7:

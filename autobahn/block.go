@@ -22,21 +22,24 @@ type blockWriter struct {
 	rle       []uint16 // the code lengths in the notation of 3.2.7: symbol, and repeat << 8
 }
 
+// bits appends the low n bits of v, n at most 16.
 func (w *blockWriter) bits(v uint64, n uint) {
 	w.acc |= v << w.have
 	w.have += n
-	for w.have >= 8 {
-		w.out = append(w.out, byte(w.acc))
-		w.acc >>= 8
-		w.have -= 8
+	if w.have >= 48 {
+		w.out = append(w.out, byte(w.acc), byte(w.acc>>8), byte(w.acc>>16), byte(w.acc>>24), byte(w.acc>>32), byte(w.acc>>40))
+		w.acc >>= 48
+		w.have -= 48
 	}
 }
 
-// align fills up the octet under way with zeros.
+// align fills up the octet under way with zeros, and writes all there is.
 func (w *blockWriter) align() {
-	if w.have > 0 {
-		w.bits(0, 8-w.have)
+	for n := (w.have + 7) / 8; n > 0; n-- {
+		w.out = append(w.out, byte(w.acc))
+		w.acc >>= 8
 	}
+	w.have = 0
 }
 
 // sync ends a message: the header of an empty stored block, of which RFC 7692 7.2.1 leaves out the rest.
@@ -85,6 +88,7 @@ func (w *blockWriter) stored(plain []byte) {
 		w.align()
 		w.bits(uint64(len(part)), 16)
 		w.bits(uint64(^uint16(len(part))), 16)
+		w.align()
 		w.out = append(w.out, part...)
 		if plain = plain[len(part):]; len(plain) == 0 {
 			return

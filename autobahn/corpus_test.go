@@ -1,7 +1,6 @@
 package autobahn
 
 import (
-	"fmt"
 	"math"
 	"testing"
 	"unicode/utf8"
@@ -34,7 +33,7 @@ func TestCorpus(t *testing.T) {
 					if math.Abs(got-want[i]) > .05+want[i]*.35 {
 						t.Errorf("%d octets, takeover %v: ratio %.3f, want about %.3f", size, takeover, got, want[i])
 					}
-					t.Log(fmt.Sprintf("%d octets, takeover %v: ratio %.3f, want about %.3f", size, takeover, got, want[i]))
+					t.Logf("%d octets, takeover %v: ratio %.3f, want about %.3f", size, takeover, got, want[i])
 				}
 			}
 		})

@@ -13,8 +13,9 @@ const (
 	maxMatch   = 258
 	hashBits   = 15
 	maxWindow  = 1 << 15
-	chainDepth = 24
-	goodMatch  = 64 // long enough to look no further
+	chainDepth = 8
+	goodMatch  = 32 // long enough to look hardly further
+	maxSkip    = 8
 	blockSize  = 1 << 14
 )
 
@@ -75,30 +76,27 @@ func (d *deflater) admit(msg []byte) {
 	d.buf = append(d.buf, msg...)
 }
 
-// scan turns d.buf[at:] into tokens until the block is full, and returns how far it came.
+// scan turns d.buf[at:] into tokens until the block is full, and returns how far it came. Where nothing matches it
+// looks less and less often.
 func (d *deflater) scan(at int) int {
+	missed := 0
 	for at < len(d.buf) && len(d.tokens) < blockSize {
 		length, dist := d.find(at)
-		if length == 0 {
-			d.tokens = append(d.tokens, uint32(d.buf[at]))
-			d.insert(at)
-			at++
+		if length > 0 {
+			d.tokens = append(d.tokens, match(length, dist))
+			for i := at; i < at+length; i++ {
+				d.insert(i)
+			}
+			at += length
+			missed = 0
 			continue
 		}
 		d.insert(at)
-		if length < goodMatch { // a longer match one octet later is worth a literal
-			if l, dd := d.find(at + 1); l > length {
-				d.tokens = append(d.tokens, uint32(d.buf[at]))
-				at++
-				length, dist = l, dd
-				d.insert(at)
-			}
+		missed++
+		for n := min(1+missed>>5, maxSkip, len(d.buf)-at); n > 0; n-- {
+			d.tokens = append(d.tokens, uint32(d.buf[at]))
+			at++
 		}
-		d.tokens = append(d.tokens, match(length, dist))
-		for i := at + 1; i < at+length; i++ {
-			d.insert(i)
-		}
-		at += length
 	}
 	return at
 }
@@ -132,11 +130,11 @@ func (d *deflater) find(at int) (length, dist int) {
 		if d.buf[from+length] == d.buf[at+length] {
 			if l := common(d.buf[from:from+most], d.buf[at:at+most]); l > length {
 				length, dist = l, pos-cand
-				if l >= goodMatch && n > 4 {
-					n = 4
-				}
 				if l == most {
 					break
+				}
+				if l >= goodMatch {
+					n = min(n, 2)
 				}
 			}
 		}

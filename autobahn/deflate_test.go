@@ -22,6 +22,7 @@ func samples() map[string][]byte {
 	return map[string][]byte{
 		"empty": {}, "one": {7}, "hello": []byte("Hello"), "zeros": make([]byte, 300_000),
 		"noise": noise, "skewed": some, "twice": append(noise[:20_000:20_000], noise[:20_000]...),
+		"bitmap": corpusBitmap().slice(0, 60_000), "verse": corpusVerse().slice(0, 60_000),
 	}
 }
 

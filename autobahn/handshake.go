@@ -204,9 +204,9 @@ func checkResponse(req, res *head) error {
 	case res.status() != 101:
 		return fmt.Errorf("status %d instead of 101", res.status())
 	case !strings.EqualFold(res.get("Upgrade"), "websocket"):
-		return errors.New("Upgrade is not websocket")
+		return errors.New("header Upgrade is not websocket")
 	case !res.has("Connection", "upgrade"):
-		return errors.New("Connection does not name upgrade")
+		return errors.New("header Connection does not name upgrade")
 	case len(accept) != 1:
 		return fmt.Errorf("%d Sec-WebSocket-Accept headers", len(accept))
 	case accept[0] != acceptKey(req.get("Sec-WebSocket-Key")):

@@ -218,6 +218,7 @@ func (z *inflater) symbol(d *decoder) (int, error) {
 // tokens reads literals and matches up to the end of the block.
 func (z *inflater) tokens(lit, dist *decoder) error {
 	for {
+		z.literals(lit)
 		s, err := z.symbol(lit)
 		switch {
 		case err != nil:
@@ -245,6 +246,27 @@ func (z *inflater) tokens(lit, dist *decoder) error {
 			return err
 		}
 	}
+}
+
+// literals reads as many as come in a row with short codes, far from the end of input; they are most of what there is.
+func (z *inflater) literals(lit *decoder) {
+	out, acc, have, at := z.out, z.acc, z.have, z.at
+	table, low := lit.table, uint64(1)<<lit.width-1
+	for at+8 <= len(z.in) {
+		if have < 16 {
+			acc |= binary.LittleEndian.Uint64(z.in[at:]) << have
+			at += int((63 - have) >> 3)
+			have |= 56
+		}
+		e := table[acc&low]
+		if e&subTable != 0 || e-1 >= 256<<16-1 { // long, unused, or no literal
+			break
+		}
+		out = append(out, byte(e>>16))
+		acc >>= e & 15
+		have -= uint(e & 15)
+	}
+	z.out, z.acc, z.have, z.at = out, acc, have, at
 }
 
 // copy repeats length octets from dist back.

@@ -4,7 +4,6 @@ package autobahn
 
 import (
 	"fmt"
-	"time"
 )
 
 // A Result is the report of one case for one agent.
@@ -154,13 +153,4 @@ func (l *wirelog) report(quiet bool) []row {
 		return []row{}
 	}
 	return l.rows
-}
-
-// failedRun is the result of a case that never reached a connection.
-func failedRun(c *Case, cfg *Config, client bool, why string) *run {
-	r := newRun(c, cfg, client)
-	r.notOpen = why
-	r.started = time.Now()
-	r.judge()
-	return r
 }

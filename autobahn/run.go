@@ -57,7 +57,6 @@ type run struct {
 
 	terms    *terms     // nil: no compression was agreed
 	codec    codecTerms // for what the fuzzer sends
-	deflater *deflater  // made when a case needs one of its own
 	inflater *inflater
 	frames   []gotFrame // data and control frames received, for the cases that look at them
 	talk     *talk      // of cases that send message after message

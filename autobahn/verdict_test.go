@@ -2,7 +2,6 @@ package autobahn
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -160,7 +159,7 @@ func TestRefusedServer(t *testing.T) {
 func TestURLs(t *testing.T) {
 	for _, bad := range []string{"http://localhost/", "localhost:9001", "ws://%zz"} {
 		if _, err := RunServer(context.Background(), Config{URL: bad}); err == nil {
-			t.Error(fmt.Sprintf("%q was taken", bad))
+			t.Errorf("%q was taken", bad)
 		}
 	}
 }

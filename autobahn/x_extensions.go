@@ -184,6 +184,18 @@ func (b *book) goodAnswer(id string, t terms) {
 		sends(one, kill(2), text(same), text(same)), exactly(closeNormal, gotText(same), gotText(same))))
 	c.Servers = false
 	c.respond = func(r *run, req *head) (string, error) {
-		return agreeTo(r, req, func(agreed *terms) string { *agreed = t; return "" })
+		return agreeTo(r, req, func(agreed *terms) string {
+			if agreed.serverBits > 0 && agreed.serverBits < t.serverBits {
+				return "the client asks for a smaller window of the server"
+			}
+			*agreed = t
+			return ""
+		})
+	}
+	c.deflate, c.needs = false, func(r *run) string {
+		if r.terms == nil && r.lacking == "" {
+			return "the client does not offer compression"
+		}
+		return r.lacking
 	}
 }

@@ -172,7 +172,7 @@ func (b *book) responses() {
 	refuse("20.10.4", "Status 200.", edit(func(h *head) { h.first = "HTTP/1.1 200 OK" }))
 	c := refuse("20.10.5", "Status 302.", edit(func(h *head) {
 		h.first = "HTTP/1.1 302 Found"
-		h.add("Location", "/")
+		h.add("Location", "/getCaseCount")
 		h.add("Content-Length", "0")
 	}))
 	c.info, c.play = true, kill(2)

@@ -86,32 +86,37 @@ func theirTerms(p *peer, r role) (all []terms) {
 		}
 		for i := range 4 {
 			d.ServerTakeover, d.ClientTakeover = i&1 != 0, i&2 != 0
-			c := terms{
-				ours:   &websocket.Compression{Takeover: true, Threshold: 1},
-				theirs: &deflate{d.ServerTakeover, d.ClientTakeover, d.ServerBits, d.ClientBits},
-				in:     d.ServerTakeover,
-				out:    d.ClientTakeover,
-			}
-			if r == client {
-				c.in, c.out = c.out, c.in
-			}
-			c.agreed = fmt.Sprintf("permessage-deflate; client_max_window_bits=%d", d.ClientBits)
-			c.name = fmt.Sprintf("their windows server %d client %d", d.ServerBits, d.ClientBits)
-			if d.ClientTakeover {
-				c.name += " client takeover"
-			} else {
-				c.agreed += "; client_no_context_takeover"
-			}
-			c.agreed += fmt.Sprintf("; server_max_window_bits=%d", d.ServerBits)
-			if d.ServerTakeover {
-				c.name += " server takeover"
-			} else {
-				c.agreed += "; server_no_context_takeover"
-			}
-			all = append(all, c)
+			all = append(all, d.terms(r))
 		}
 	}
 	return all
+}
+
+// terms are those that a peer in this role asks for with d.
+func (d deflate) terms(r role) terms {
+	c := terms{
+		name:   fmt.Sprintf("their windows server %d client %d", d.ServerBits, d.ClientBits),
+		ours:   &websocket.Compression{Takeover: true, Threshold: 1},
+		theirs: &d,
+		agreed: fmt.Sprintf("permessage-deflate; client_max_window_bits=%d", d.ClientBits),
+		in:     d.ServerTakeover,
+		out:    d.ClientTakeover,
+	}
+	if r == client {
+		c.in, c.out = c.out, c.in
+	}
+	if d.ClientTakeover {
+		c.name += " client takeover"
+	} else {
+		c.agreed += "; client_no_context_takeover"
+	}
+	c.agreed += fmt.Sprintf("; server_max_window_bits=%d", d.ServerBits)
+	if d.ServerTakeover {
+		c.name += " server takeover"
+	} else {
+		c.agreed += "; server_no_context_takeover"
+	}
+	return c
 }
 
 // A talk is a conversation in which somebody else reads, by callbacks.

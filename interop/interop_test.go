@@ -93,7 +93,7 @@ func cells() []cell {
 		{name: "100 at once", run: func(l *link) { l.echoAll(small(100)) }},
 		{name: "ping from us", run: pingFromUs},
 		{name: "ping from them", raw: true, run: pingFromThem},
-		{name: "too big for us", setup: setup{config: websocket.Config{ReadLimit: 100_000}}, run: tooBigForUs},
+		{name: "too big for us", setup: setup{config: websocket.Config{ReadLimit: 1000}}, run: tooBigForUs},
 		{name: "too big for them", raw: true, setup: setup{limit: 1000}, run: tooBigForThem},
 		{name: "close without code from us", run: func(l *link) { closeFromUs(l, websocket.CloseNoStatusReceived, "") }},
 		{name: "close without code from them", silent: true, run: func(l *link) { closeFromThem(l, websocket.CloseNoStatusReceived, "") }},
@@ -124,7 +124,7 @@ func cells() []cell {
 	}
 	for _, code := range []websocket.CloseCode{1000, 1001, 1008, 3000, 4999} {
 		name := strconv.Itoa(int(code))
-		reason := "Grüße, 世界: " + strings.Repeat("x", 104) // 123 bytes
+		reason := "Grüße, 世界: " + strings.Repeat("x", 106) // 123 bytes
 		all = append(all,
 			cell{name: "close " + name + " from us", run: func(l *link) { closeFromUs(l, code, reason) }},
 			cell{name: "close " + name + " from them", raw: code != 1000 && code < 3000, run: func(l *link) { closeFromThem(l, code, reason) }},
@@ -192,7 +192,7 @@ func fragments(l *link) {
 		l.order(order{Do: "send", Binary: want.Type == websocket.MessageBinary, Parts: parts, Ping: "between"})
 		l.same(want, l.read())
 		for range parts[1:] {
-			require.Contains(l.t, <-l.pings, "between")
+			require.Contains(l.t, l.ping(), "between")
 			l.expect("ponged")
 		}
 	}
@@ -215,15 +215,15 @@ func pingFromThem(l *link) {
 		for _, data := range []string{"hello", strings.Repeat("x", 125)} {
 			l.order(order{Do: "ping", Ping: data})
 			require.Equal(l.t, data, l.expect("ponged").Data)
-			require.Equal(l.t, data, <-l.pings)
+			require.Equal(l.t, data, l.ping())
 		}
 	})
 }
 
 // tooBigForUs has the peer send back what is larger than we take.
 func tooBigForUs(l *link) {
-	l.echo(websocket.Binary(noise(100_000)))
-	require.NoError(l.t, l.c.Write(l.ctx, websocket.Binary(make([]byte, 200_000))))
+	l.echo(websocket.Binary(noise(1000)))
+	require.NoError(l.t, l.c.Write(l.ctx, websocket.Binary(make([]byte, 1001))))
 	var broken *websocket.ProtocolError
 	require.ErrorAs(l.t, l.end(), &broken)
 	require.Equal(l.t, websocket.CloseMessageTooBig, broken.Code)
@@ -272,11 +272,12 @@ func clientHandshakes(t *testing.T, p *peer, h *host) {
 		l.order(order{Do: "connect", URL: url, Protocols: []string{"c", "d"}})
 		if !p.picky {
 			require.Empty(t, l.expect("open").Protocol)
-			require.NoError(t, (<-conns).Close(websocket.CloseNormalClosure, ""))
+			l.take(conns)
+			require.NoError(t, l.c.Close(websocket.CloseNormalClosure, ""))
 			return
 		}
 		l.expect("failed")
-		l.c = <-conns
+		l.take(conns)
 		require.Empty(t, l.c.Subprotocol())
 		require.Equal(t, websocket.CloseAbnormalClosure, websocket.CodeOf(l.end()))
 	})
@@ -334,7 +335,7 @@ func leave(t *testing.T, p *peer, h *host) {
 	url, conns := newHost(t, false).serve(t, websocket.AcceptOptions{Origins: []string{h.addr}})
 	named.order(order{Do: "connect", URL: url})
 	named.expect("open")
-	named.c = <-conns
+	named.take(conns)
 
 	l := h.connect(t, p, client, setup{})
 	require.NoError(t, p.leave())

@@ -147,6 +147,7 @@ func newLink(t *testing.T, p *peer) *link {
 // connect connects us with a peer in this role.
 func (h *host) connect(t *testing.T, p *peer, r role, s setup) *link {
 	l := newLink(t, p)
+	s.config.CloseTimeout, s.config.WriteTimeout = patience, patience
 	s.config.OnPing = func(c *websocket.Conn, b []byte) { l.pings <- string(b) }
 	if r == client {
 		l.accept(h, s)
@@ -163,12 +164,30 @@ func (l *link) accept(h *host, s setup) {
 	l.order(order{Do: "connect", URL: url, Protocols: s.theirs, Deflate: s.peer, Limit: s.limit})
 	open := l.expect("open")
 	l.protocol, l.extensions = open.Protocol, sorted(open.Extensions)
+	l.take(conns)
+	l.wire, _ = l.c.Value.(*counted)
+}
+
+// take waits for the connection that a server of ours has accepted.
+func (l *link) take(conns <-chan *websocket.Conn) {
+	l.t.Helper()
 	select {
 	case l.c = <-conns:
 	case <-l.ctx.Done():
 		require.FailNow(l.t, "no connection came")
 	}
-	l.wire, _ = l.c.Value.(*counted)
+}
+
+// ping waits for what the peer's next ping held.
+func (l *link) ping() string {
+	l.t.Helper()
+	select {
+	case data := <-l.pings:
+		return data
+	case <-l.ctx.Done():
+		require.FailNow(l.t, "no ping came")
+		return ""
+	}
 }
 
 // dial connects us to a server of the peer's.
@@ -177,7 +196,7 @@ func (l *link) dial(s setup) error {
 	port := l.expect("listening").Port
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
-		if err != nil || s.config.Compression == nil {
+		if err != nil || s.config.Compression == nil { // then nobody asks for the count
 			return c, err
 		}
 		l.wire = &counted{Conn: c}

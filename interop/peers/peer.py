@@ -43,6 +43,7 @@ def settings(o, factory):
         "extensions": extensions,
         "subprotocols": o.get("protocols") or None,
         "max_size": o.get("limit") or None,
+        "close_timeout": 60,
         "ping_interval": None,
     }
 
