@@ -3,10 +3,13 @@ package websocket
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -220,6 +223,45 @@ func TestReadGoesOn(t *testing.T) {
 var bubble = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func since() time.Duration { return time.Since(bubble) }
+
+// The same on the networks that there are: before each byte a Read is cut short.
+func TestReadGoesOnOverNetworks(t *testing.T) {
+	dials := map[string]func() (server, client net.Conn){
+		"TCP": func() (server, client net.Conn) { return tcpPipe(t) },
+		"TLS": func() (server, client net.Conn) {
+			hs := httptest.NewTLSServer(nil) // for its certificate
+			defer hs.Close()
+			a, b := tcpPipe(t)
+			config := hs.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+			config.ServerName = "example.com"
+			ts, tc := tls.Server(a, &tls.Config{Certificates: hs.TLS.Certificates}), tls.Client(b, config)
+			done := make(chan error)
+			go func() { done <- tc.Handshake() }()
+			require.NoError(t, errors.Join(ts.Handshake(), <-done))
+			return ts, tc
+		},
+	}
+	for name, dial := range dials {
+		t.Run(name, func(t *testing.T) {
+			a, b := dial()
+			c := NewConn(a, Params{Config: quiet})
+			defer c.CloseNow()
+			in := frames(masked(text0, 1), "Hel", masked(ping, 2), "p", masked(cont, 3), "lo")
+			for i := range in {
+				for range 2 {
+					ctx, cancel := context.WithTimeout(bg, time.Millisecond)
+					_, err := c.Read(ctx)
+					require.Equal(t, context.DeadlineExceeded, err)
+					cancel()
+				}
+				_, err := b.Write(in[i : i+1])
+				require.NoError(t, err)
+			}
+			require.Equal(t, "text Hello", read(t, c))
+			raw{t, b}.expect(pong, "p")
+		})
+	}
+}
 
 // A message that Next was cut off from is finished by Reader, and the other way
 // round what Reader left is discarded.
