@@ -3,8 +3,6 @@ package autobahn_test
 // The library itself, as server and as client, in every way of driving a connection.
 
 import (
-	"bufio"
-
 	"context"
 	"crypto/tls"
 
@@ -15,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,52 +228,30 @@ func runClient(t *testing.T, s setup, base string, client *http.Client) {
 	require.True(t, errors.As(err, &closed), "%v", err)
 }
 
-// An expectation is one line of testdata/library.txt: setup, ids, verdicts, and why, with tabs between.
-type expectation struct {
-	pattern, verdicts string
-	met               bool
-}
-
 // compare holds results against the expectations: whatever is not OK must be listed, and what is listed must happen.
 // Cases have deadlines, and a machine that is busy with other things may miss them; so what differs is run again by
 // itself, and counts if it differs three times.
 func compare(t *testing.T, setup string, run func(ids []string) []*autobahn.Result) {
 	t.Helper()
-	list := expectations(t, setup)
-	doubtful := deviations(list, run(nil))
+	f, err := os.Open("testdata/library.txt")
+	require.NoError(t, err)
+	defer f.Close()
+	all, err := autobahn.ReadExpectations(f)
+	require.NoError(t, err)
+	list := all.For(setup)
+	doubtful := list.Deviations(run(nil))
 	for round := 0; len(doubtful) > 0 && round < 2; round++ {
 		for _, res := range doubtful {
 			t.Logf("%s: run again: %s", setup, res.Line())
 		}
-		doubtful = deviations(list, run(ids(doubtful)))
+		doubtful = list.Deviations(run(ids(doubtful)))
 	}
 	for _, res := range doubtful {
 		t.Errorf("%s: %s", setup, res.Line())
 	}
-	for _, e := range list {
-		if !e.met {
-			t.Errorf("%s: no case %s was %s", setup, e.pattern, e.verdicts)
-		}
+	for _, e := range list.Unmet() {
+		t.Errorf("%s: no case %s was %s", setup, e.IDs, e.Verdicts)
 	}
-}
-
-// deviations are the results that are not as expected.
-func deviations(list []*expectation, results []*autobahn.Result) []*autobahn.Result {
-	var odd []*autobahn.Result
-	for _, res := range results {
-		want := "OK/OK"
-		i := slices.IndexFunc(list, func(e *expectation) bool { return matches(e.pattern, res.ID) })
-		if i >= 0 {
-			want = list[i].verdicts
-		}
-		switch {
-		case string(res.Behavior)+"/"+string(res.BehaviorClose) != want:
-			odd = append(odd, res)
-		case i >= 0:
-			list[i].met = true
-		}
-	}
-	return odd
 }
 
 func ids(results []*autobahn.Result) []string {
@@ -285,36 +260,6 @@ func ids(results []*autobahn.Result) []string {
 		all = append(all, res.ID)
 	}
 	return all
-}
-
-func expectations(t *testing.T, setup string) []*expectation {
-	t.Helper()
-	f, err := os.Open("testdata/library.txt")
-	require.NoError(t, err)
-	defer f.Close()
-	var list []*expectation
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		line := lines.Text()
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		fields := strings.Split(line, "\t")
-		require.Len(t, fields, 4, line)
-		if matches(fields[0], setup) {
-			list = append(list, &expectation{pattern: fields[1], verdicts: fields[2]})
-		}
-	}
-	return list
-}
-
-// matches takes a word, or its beginning and a *, or several of these with | between.
-func matches(pattern, s string) bool {
-	for p := range strings.SplitSeq(pattern, "|") {
-		if before, found := strings.CutSuffix(p, "*"); found && strings.HasPrefix(s, before) || p == s {
-			return true
-		}
-	}
-	return false
 }
 
 // The cases about limits, at the size that the library has by itself.

@@ -57,7 +57,7 @@ type closing struct {
 	codes    []int // acceptable from the testee; no code always is
 	anyCode  bool
 	dropOnly bool // a Close frame from the testee is not acceptable
-	ours     bool // the case itself ends TCP
+	ours     bool // the fuzzer may end TCP
 	fatal    bool // U7: behavior FAILED if the fuzzer had to close first
 }
 
@@ -67,11 +67,10 @@ var (
 	closeProtocol = closing{first: byTestee, codes: []int{1002}}              // PE
 	closeUTF8     = closing{first: byTestee, codes: []int{1007}, fatal: true} // U7
 	closeDeflate  = closing{first: byTestee, codes: []int{1007, 1002}}        // DE
-	closeAnyhow   = closing{first: byAny, anyCode: true}                      //
-	closeByCase   = closing{first: byAny, anyCode: true, ours: true}
-	closeLimit    = closing{first: byTestee, codes: []int{1009}} //
-	closeDropped  = closing{first: byTestee, dropOnly: true}     //
-	closeOddly    = closing{first: byTestee, anyCode: true}      //
+	closeAnyhow   = closing{first: byAny, anyCode: true, ours: true}          //
+	closeLimit    = closing{first: byTestee, codes: []int{1009}}              //
+	closeDropped  = closing{first: byTestee, dropOnly: true}                  //
+	closeOddly    = closing{first: byTestee, anyCode: true}                   //
 )
 
 func closedWith(first closer, clean bool, codes ...int) closing {

@@ -110,7 +110,10 @@ func (b *book) goodRequests() {
 		}
 	}})
 	add("20.9.14", "The request octet by octet.", "The connection is open.", &handshakeCase{mode: oct})
-	add("20.9.15", "The request and a text message in one write.", "The connection is open.", &handshakeCase{early: []frame{text(hello)}}).play = kill(1)
+	early := add("20.9.15", "The request and a text message in one write.",
+		"The connection is open; refusing it, or the message, is not strict (RFC 6455 4.1 has clients wait).", &handshakeCase{early: []frame{text(hello)}, answer: orRefused})
+	early.play = kill(1)
+	early.outcomes = append(early.outcomes, leniently(closeOddly), leniently(closeAnyhow))
 	add("20.9.16", "A Cookie of 16 Ki.", "The connection is open, or status 431; anything else is reported.", &handshakeCase{
 		request: func(h *head) { h.add("Cookie", "c="+strings.Repeat("x", 16*ki)) },
 		answer: func(r *run, req, res *head, err error) bool {
@@ -139,6 +142,18 @@ func (b *book) goodRequests() {
 	odd := b.request("20.9.19", "Lines that end in a bare LF.", "This only reports what comes of it.", func(h *head) { h.eol = "\n" },
 		func(*head) Verdict { return Informational })
 	odd.info, odd.handshake.answer = true, bareLF
+}
+
+// orRefused lets a server refuse what RFC 6455 4.1 forbids clients to do.
+func orRefused(r *run, req, res *head, err error) bool {
+	if err == nil {
+		err = checkResponse(req, res)
+	}
+	if err != nil {
+		r.settle(NonStrict, "refused: "+err.Error())
+		return false
+	}
+	return true
 }
 
 func bareLF(r *run, _, res *head, err error) bool {

@@ -43,11 +43,11 @@ func main() {
 // options are the flags of every subcommand.
 type options struct {
 	*flag.FlagSet
-	run, exclude, agent, out, listen, cert, key string
-	json, insecure, keep, quiet                 bool
-	parallel, messages                          int
-	limit                                       int64
-	patience                                    float64
+	run, exclude, agent, out, listen, cert, key, expect string
+	json, insecure, keep, quiet                         bool
+	parallel, messages                                  int
+	limit                                               int64
+	patience                                            float64
 }
 
 func newOptions(stderr io.Writer) *options {
@@ -57,6 +57,7 @@ func newOptions(stderr io.Writer) *options {
 	o.StringVar(&o.exclude, "exclude", "", "not these cases")
 	o.StringVar(&o.agent, "agent", "", "name of the server in reports; by default what it calls itself")
 	o.StringVar(&o.out, "o", "", "directory to write reports to: index.html, index.json, two files a case")
+	o.StringVar(&o.expect, "expect", "", "file of known verdicts (autobahn.Expectations): only what differs from it fails")
 	o.BoolVar(&o.json, "json", false, "print index.json instead of the summary")
 	o.BoolVar(&o.quiet, "q", false, "no progress line")
 	o.IntVar(&o.parallel, "parallel", 4, "server: cases at a time; 1 is what the original suite does")
@@ -217,14 +218,44 @@ func (o *options) finish(report *autobahn.Report, err error, stdout, stderr io.W
 	if o.out != "" {
 		err = errors.Join(err, report.WriteDir(o.out))
 	}
-	switch {
+	bad, readErr := o.failures(report, stderr)
+	switch err = errors.Join(err, readErr); {
 	case err != nil:
 		fmt.Fprintln(stderr, "wsspec:", err)
 		return 2
-	case len(report.Failures()) > 0:
+	case bad > 0:
 		return 1
 	}
 	return 0
+}
+
+// failures counts what does not pass, or what is not as the file of expectations has it.
+func (o *options) failures(report *autobahn.Report, stderr io.Writer) (int, error) {
+	if o.expect == "" {
+		return len(report.Failures()), nil
+	}
+	f, err := os.Open(o.expect)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	all, err := autobahn.ReadExpectations(f)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, agent := range report.Agents() {
+		list := all.For(agent)
+		for _, res := range list.Deviations(report.Results(agent)) {
+			fmt.Fprintln(stderr, "not as expected:", res.Line())
+			n++
+		}
+		for _, e := range list.Unmet() {
+			fmt.Fprintf(stderr, "not as expected: no case %s was %s\n", e.IDs, e.Verdicts)
+			n++
+		}
+	}
+	return n, nil
 }
 
 func isTerminal(w io.Writer) bool {
