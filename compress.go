@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"errors"
+	"math/bits"
 	"net/http"
 	"strconv"
 	"strings"
@@ -404,6 +405,9 @@ type inflater struct {
 	bits   int
 	z      *flate.Inflater // borrowed while a compressed message is under way
 	text   utf8Check       // of that message
+	full   bool            // the buffer is, and there is more of the piece
+	parts  []*buffer       // what of it is in full buffers
+	held   int             // bytes in parts
 }
 
 func newInflater(d direction) *inflater {
@@ -421,31 +425,72 @@ var (
 	errBomb    = &ProtocolError{ClosePolicyViolation, "compressed data that yields too little"}
 )
 
-// unpack appends to b what a piece of a compressed message says, and checks that
-// text is text.
-func (z *inflater) unpack(b []byte, p piece, limit int64) ([]byte, error) {
+// unpack appends to b, within its capacity, what a piece of a compressed message
+// says, and checks that text is text. When b is full, what is left of the piece
+// is for the next call.
+func (z *inflater) unpack(b *buffer, p *piece, limit int64) error {
 	if p.first {
 		z.z, z.text = flate.NewInflater(z.window, z.bits, limit), utf8Check{}
 	}
-	n := len(b)
-	b, err := z.z.Append(b, p.data)
-	if err == nil && p.last {
+	at := len(b.b)
+	out, n, err := z.z.Append(b.b, p.data)
+	b.b, p.data, p.first = out, p.data[n:], false
+	if z.full = err == flate.ErrFull; z.full {
+		err = nil
+	}
+	last := p.last && !z.full
+	if err == nil && last {
 		err = z.z.Close()
 	}
 	switch {
 	case errors.Is(err, flate.ErrTooBig):
-		return b, errTooBig
+		return errTooBig
 	case errors.Is(err, flate.ErrTooMuchWork):
-		return b, errBomb
+		return errBomb
 	case err != nil:
-		return b, errInflate
-	case p.op == OpText && (!z.text.add(b[n:]) || p.last && !z.text.complete()):
-		return b, errUTF8
+		return errInflate
+	case p.op == OpText && (!z.text.add(out[at:]) || last && !z.text.complete()):
+		return errUTF8
 	}
-	if p.last {
-		z.z.Slide(b)
+	if last {
+		if z.window != nil {
+			z.z.Slide(out)
+		}
 		z.z.Free()
 		z.z = nil
 	}
-	return b, nil
+	return nil
+}
+
+// reuse makes room in b, which is full and was read.
+func (z *inflater) reuse(b *buffer) {
+	z.z.Slide(b.b)
+	b.b = b.b[:0]
+}
+
+// next puts b aside, which is full, and returns a buffer twice as large, but not
+// beyond the limit: what would exceed it never takes more memory.
+func (z *inflater) next(b *buffer, limit int64) *buffer {
+	z.z.Slide(b.b)
+	z.parts = append(z.parts, b)
+	z.held += len(b.b)
+	n := 2 * cap(b.b)
+	if left := limit - int64(z.held); limit >= 0 && left < int64(n) {
+		n = 1 << (bits.Len(uint(max(left, 1))) - 1) // not rounded up
+	}
+	return borrow(n)
+}
+
+// join returns a buffer with all that is in parts and b.
+func (z *inflater) join(b *buffer) *buffer {
+	if len(z.parts) == 0 {
+		return b
+	}
+	all := borrow(z.held + len(b.b))
+	for _, p := range append(z.parts, b) {
+		all.b = append(all.b, p.b...)
+		p.release()
+	}
+	z.parts, z.held = nil, 0
+	return all
 }

@@ -2,20 +2,25 @@ package websocket
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-07372d5a/websocket/internal/flate"
+	"github.com/seed-07372d5a/websocket/internal/flate/corpus"
 	"github.com/seed-07372d5a/websocket/internal/memnet"
 )
 
@@ -409,6 +414,137 @@ func TestCompressedInput(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A message that needs more than one buffer to inflate, read in every way, and
+// by two of them in turn: what follows may refer to all of it.
+func TestCompressedLarge(t *testing.T) {
+	large := Text(strings.Repeat(string(corpus.Chinese(90_000)), 5))
+	small := Text(string(corpus.Chinese(3_000)))
+	readers := map[string]func(*Conn) (string, error){
+		"Next": func(c *Conn) (string, error) {
+			m, err := c.Next(bg)
+			return string(m.Data), err
+		},
+		"Reader": func(c *Conn) (string, error) {
+			_, r, err := c.Reader(bg)
+			if err != nil {
+				return "", err
+			}
+			b, err := io.ReadAll(r)
+			return string(b), err
+		},
+		"Reader's first bytes": func(c *Conn) (string, error) {
+			_, r, err := c.Reader(bg)
+			if err != nil {
+				return "", err
+			}
+			b := make([]byte, 1000)
+			_, err = io.ReadFull(r, b)
+			return string(b), err
+		},
+		"Next cut short, then Reader": func(c *Conn) (string, error) {
+			ctx, cancel := context.WithTimeout(bg, time.Millisecond)
+			defer cancel()
+			if m, err := c.Next(ctx); err == nil {
+				return string(m.Data), nil
+			}
+			_, r, err := c.Reader(bg)
+			if err != nil {
+				return "", err
+			}
+			b, err := io.ReadAll(r)
+			return string(b), err
+		},
+	}
+	for _, terms := range []string{"permessage-deflate", "permessage-deflate; client_no_context_takeover"} {
+		for name, read := range readers {
+			for _, step := range []int{1 << 20, 10_000, 500} {
+				t.Run(fmt.Sprint(name, step, terms), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						a, b := memnet.Pipe(step)
+						c := NewConn(a, Params{Extensions: terms, Config: quiet})
+						peer := NewConn(slow{b, step}, Params{Client: true, Extensions: terms, Config: quiet})
+						defer c.CloseNow()
+						defer peer.CloseNow()
+						go func() {
+							for range 3 {
+								assert.NoError(t, peer.Write(bg, large))
+								assert.NoError(t, peer.Write(bg, small))
+							}
+						}()
+						for range 3 {
+							got, err := read(c)
+							require.NoError(t, err)
+							want := string(large.Data)
+							if name == "Reader's first bytes" {
+								want = want[:1000]
+							}
+							require.Len(t, got, len(want))
+							require.True(t, got == want)
+							m, err := c.Next(bg)
+							require.NoError(t, err)
+							require.True(t, string(m.Data) == string(small.Data))
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// slow takes a millisecond for step bytes.
+type slow struct {
+	net.Conn
+	step int
+}
+
+func (s slow) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		pass(time.Millisecond)
+		var m int
+		m, err = s.Conn.Write(p[n:min(n+s.step, len(p))])
+		n += m
+	}
+	return n, err
+}
+
+// A49: 1 GiB of zeros behind a limit of 1 MiB takes the limit and little more,
+// and all that is allocated on the way counts.
+func TestCompressedBomb(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates")
+	}
+	zeros := append(flate.Compress(nil, make([]byte, 1<<20), nil, 15), 0, 0, 0xff, 0xff)
+	bomb := string(bytes.Repeat(zeros, 1<<10))
+	for name, in := range map[string][]byte{
+		"one frame":  frames(withRSV(masked(bin, 1), rsv1), bomb),
+		"in frames":  frames(withRSV(masked(bin0, 1), rsv1), bomb[:3], masked(cont0, 1), bomb[3:2000], masked(cont, 1), bomb[2000:]),
+		"by streams": frames(withRSV(masked(bin, 1), rsv1), bomb),
+	} {
+		t.Run(name, func(t *testing.T) {
+			transport := &loop{in: in}
+			c := NewConn(transport, Params{Extensions: "permessage-deflate", Config: quiet})
+			defer c.CloseNow()
+			runtime.GC()
+			runtime.GC() // the pools are empty now
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			var err error
+			if name == "by streams" {
+				var r io.Reader
+				_, r, err = c.Reader(bg)
+				require.NoError(t, err)
+				_, err = io.Copy(io.Discard, r)
+			} else {
+				_, err = c.Next(bg)
+			}
+			runtime.ReadMemStats(&after)
+			require.Equal(t, CloseMessageTooBig, CodeOf(err))
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20+64<<10))
+			require.Less(t, transport.at, 64<<10, "read no more than it takes to see")
+		})
 	}
 }
 

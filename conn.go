@@ -376,7 +376,15 @@ func (c *Conn) begin(ctx context.Context) error {
 		return err
 	}
 	c.reclaim()
-	if c.stream != nil && c.stream.last {
+	switch r := c.stream; {
+	case r == nil:
+	case r.full:
+		r.full = false
+		if err := c.skip(r.rest); err != nil {
+			c.leave()
+			return err
+		}
+	case r.last:
 		c.endStream()
 	}
 	return nil
@@ -447,7 +455,7 @@ func (c *Conn) call(f func(*Conn, []byte), p []byte) {
 func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 	switch {
 	case p.packed:
-		if _, err := c.unpack(p); err != nil {
+		if err := c.unpack(p); err != nil {
 			return m, false, err
 		}
 	case p.first && p.last:
@@ -476,25 +484,47 @@ func (c *Conn) inPlace(p []byte) bool {
 	return n < cap(c.msg.b) && &c.msg.b[:n+1][n] == &p[0]
 }
 
-// unpack inflates a piece of a compressed message to the end of msg, and returns
-// what it says.
-func (c *Conn) unpack(p piece) ([]byte, error) {
+// unpack inflates a piece of a compressed message to the end of msg.
+func (c *Conn) unpack(p piece) error {
 	if c.msg == nil {
 		c.msg = borrow(4 * len(p.data))
 	}
-	n := len(c.msg.b)
-	b, err := c.zip.unpack(c.msg.b, p, c.config.ReadLimit)
-	c.msg.b = b
-	if err != nil {
-		return nil, c.fail(err.(*ProtocolError))
+	for {
+		if err := c.zip.unpack(c.msg, &p, c.config.ReadLimit); err != nil {
+			return c.fail(err.(*ProtocolError))
+		}
+		if !c.zip.full {
+			break
+		}
+		c.msg = c.zip.next(c.msg, c.config.ReadLimit)
 	}
-	return b[n:], nil
+	if p.last {
+		c.msg = c.zip.join(c.msg)
+	}
+	return nil
+}
+
+// unpackSome inflates to msg what it has room for of a piece of a message that
+// is read as a stream, and returns what that says. The rest is left in p.
+func (c *Conn) unpackSome(p *piece) (b []byte, more bool, err error) {
+	switch {
+	case c.msg == nil:
+		c.msg = borrow(min(4*len(p.data), maxRead))
+	case c.zip.full:
+		c.zip.reuse(c.msg)
+	}
+	at := len(c.msg.b)
+	if err := c.zip.unpack(c.msg, p, c.config.ReadLimit); err != nil {
+		return nil, false, c.fail(err.(*ProtocolError))
+	}
+	return c.msg.b[at:], c.zip.full, nil
 }
 
 // skip passes over a piece of a message that was read as a stream.
 func (c *Conn) skip(p piece) error {
-	if p.packed {
-		if _, err := c.unpack(p); err != nil { // what follows may refer to it
+	for more := p.packed; more; {
+		var err error
+		if _, more, err = c.unpackSome(&p); err != nil { // what follows may refer to it
 			return err
 		}
 	}

@@ -23,9 +23,11 @@ func (c *Conn) Reader(ctx context.Context) (MessageType, io.Reader, error) {
 	defer c.leave()
 	r := &messageReader{c: c, ctx: ctx}
 	if c.stream == nil && c.msg != nil { // begun by a call that was cut short
-		r.data, c.stream = c.msg.b, r
-		if !c.machine.packed { // else it is what the rest refers to
-			c.msg = nil
+		if c.stream = r; c.machine.packed {
+			c.msg = c.zip.join(c.msg)
+			r.data = c.msg.b // and what the rest refers to
+		} else {
+			r.data, c.msg = c.msg.b, nil
 		}
 		return c.kind, r, nil
 	}
@@ -57,7 +59,9 @@ type messageReader struct {
 	c    *Conn
 	ctx  context.Context
 	data []byte // what is here, in the connection's read buffer
-	last bool   // nothing follows data
+	rest piece  // behind data, if there is more of it to inflate
+	full bool
+	last bool // nothing follows these
 }
 
 // Read implements io.Reader.
@@ -68,7 +72,7 @@ func (r *messageReader) Read(p []byte) (int, error) {
 	}
 	defer c.leave()
 	switch {
-	case c.stream != r && r.last && len(r.data) == 0:
+	case c.stream != r && r.last && len(r.data) == 0 && !r.full:
 		return 0, io.EOF
 	case c.stream != r:
 		return 0, errStale
@@ -76,6 +80,12 @@ func (r *messageReader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for len(r.data) == 0 {
+		if r.full {
+			if err := r.take(r.rest); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if r.last {
 			c.endStream()
 			return 0, io.EOF
@@ -93,7 +103,8 @@ func (r *messageReader) Read(p []byte) (int, error) {
 // take makes a piece what is read next.
 func (r *messageReader) take(p piece) (err error) {
 	if r.data, r.last = p.data, p.last; p.packed {
-		r.data, err = r.c.unpack(p)
+		r.data, r.full, err = r.c.unpackSome(&p)
+		r.rest = p
 	}
 	return err
 }

@@ -92,11 +92,13 @@ func inflaters(s *set, takeover bool) []codec {
 			window = flate.NewWindow(15)
 		}
 		z := flate.NewInflater(window, 15, int64(s.size))
-		out, err := z.Append(dst[:0], in[i])
+		out, _, err := z.Append(dst[:0], in[i])
 		if err != nil || z.Close() != nil {
 			panic("flate: cannot decompress")
 		}
-		z.Slide(out)
+		if takeover {
+			z.Slide(out)
+		}
 		z.Free()
 		return len(out)
 	}

@@ -12,7 +12,7 @@ var compare = flag.Bool("compare", false, "print the table of ratios")
 
 // TestCompare prints how the codecs compare in runs that take turns, so that what else the machine does, it does to all:
 //
-//	go test -run Compare -compare -v
+//	go test -run Compare -v . -compare
 func TestCompare(t *testing.T) {
 	if !*compare {
 		t.Skip("without -compare")

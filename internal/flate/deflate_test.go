@@ -100,9 +100,9 @@ func TestCompressSplits(t *testing.T) {
 			c := Compress(nil, p, w, bits)
 			for i := range c {
 				z := NewInflater(w, bits, int64(len(p)))
-				out, err := z.Append(nil, c[:i])
+				out, err := appendAll(z, nil, c[:i])
 				require.NoError(t, err)
-				out, err = z.Append(out, c[i:])
+				out, err = appendAll(z, out, c[i:])
 				require.NoError(t, err)
 				require.NoError(t, z.Close())
 				require.True(t, bytes.Equal(p, out))

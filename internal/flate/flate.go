@@ -15,6 +15,9 @@ var (
 	ErrTooMuchWork = errors.New("flate: input yields too little output")
 )
 
+// ErrFull is no error of the message: Append needs more room.
+var ErrFull = errors.New("flate: no room for what comes next")
+
 // RFC 1951, 3.2.5 to 3.2.7.
 const (
 	maxCodeLen  = 15  // of a literal, length or distance

@@ -5,6 +5,7 @@ import (
 	std "compress/flate"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 
@@ -100,23 +101,29 @@ func FuzzInflate(f *testing.F) {
 	})
 }
 
-// inflateCut cuts src as cut says: into parts of its low bits' length, with room for the next ones' more than there is
-// output, and if the highest is set, into a new buffer each time.
+// inflateCut cuts src as cut says: into parts of its low bits' length, with the next ones' room, and if the highest is
+// set, into a new buffer each time.
 func inflateCut(src []byte, cut int, w *Window, bits int, limit int64) (all []byte, err error) {
 	z := NewInflater(w, bits, limit)
 	defer z.Free()
-	step, room, slide := 1+cut&31, cut>>5&1023, cut>>15 > 0
+	step, room, slide := 1+cut&31, maxMatch+cut>>5&1023, cut>>15 > 0
 	buf := make([]byte, 0, room)
 	for len(src) > 0 && err == nil {
-		n := min(step, len(src))
-		buf, err = z.Append(buf, src[:n])
-		if slide {
-			all = append(all, buf...)
-			z.Slide(buf)
-			clear(buf)
-			buf = buf[:0]
+		part := src[:min(step, len(src))]
+		src = src[len(part):]
+		for err = ErrFull; err == ErrFull; {
+			n := 0
+			buf, n, err = z.Append(buf, part)
+			part = part[n:]
+			if slide {
+				all = append(all, buf...)
+				z.Slide(buf)
+				clear(buf)
+				buf = buf[:0]
+			} else if err == ErrFull {
+				buf = slices.Grow(buf, room)
+			}
 		}
-		src = src[n:]
 	}
 	if err == nil {
 		err = z.Close()

@@ -32,6 +32,7 @@ type Inflater struct {
 	bits uint64 // the next nb bits of input, the first lowest; above them anything that is also in src, or 0
 	nb   uint
 	out  []byte // what Append returns; nil between calls
+	full bool   // it has no room for what comes next
 
 	phase  phase
 	final  bool // the block is marked as the last, which need not be so
@@ -39,19 +40,20 @@ type Inflater struct {
 	stored int // bytes of the stored block to come
 
 	window *Window
-	reach  int   // the largest distance allowed
-	have   int   // bytes at the end of out that are history
-	total  int64 // bytes of the message
-	limit  int64 // for total
-	fed    int64 // bytes of input, src included
+	own    Window // for a message that has none and is longer than its buffer
+	reach  int    // the largest distance allowed
+	have   int    // bytes at the end of out that are history
+	total  int64  // bytes of the message
+	limit  int64  // for total
+	fed    int64  // bytes of input, src included
 
 	lit, dist, pre, done int // code lengths: how many of each code, and how many are read
 	preLens              [numPre]uint8
 	preTable             [1 << maxPreLen]uint32
 	last                 codeLen   // the length that repeatLast repeats
 	codeLens             []codeLen // those that are not 0
-	codes                *tables   // own or the fixed ones
-	own                  tables
+	codes                *tables   // these or the fixed ones
+	tables               tables
 }
 
 var inflaters = sync.Pool{New: func() any {
@@ -77,22 +79,26 @@ func (z *Inflater) Free() {
 	inflaters.Put(z)
 }
 
-// Append decodes src, the next part of the message, cut anywhere, and appends to dst what it says. All of src is taken.
-// The history is in dst: it must end with all that was appended since the last Slide. Its room at most doubles, or grows
-// by twice the length of src, and not beyond the limit; one byte of src yields at most 1032. Spare room may be written to.
-// With an error comes what was decoded before.
-func (z *Inflater) Append(dst, src []byte) ([]byte, error) {
+// Append decodes src, the next part of the message, cut anywhere, and appends to dst, within its capacity, what it says. It
+// returns how much of src it used: all, or with ErrFull what fitted; then Append goes on with the rest of src and more
+// room, 258 bytes at least. The history is in dst: it must end with all that was appended since the last Slide. Spare room
+// may be written to. With an error comes what was decoded before.
+func (z *Inflater) Append(dst, src []byte) (out []byte, n int, err error) {
 	if z.err != nil {
-		return dst, z.err
+		return dst, 0, z.err
 	}
-	z.src, z.out = src, dst
+	z.src, z.out, z.full = src, dst, false
 	z.fed += int64(len(src))
 	for z.err == nil && z.step() {
 	}
 	z.bits &= 1<<z.nb - 1
-	out := z.out
+	z.fed -= int64(len(z.src))
+	out, n, err = z.out, len(src)-len(z.src), z.err
+	if err == nil && z.full {
+		err = ErrFull
+	}
 	z.src, z.out = nil, nil
-	return out, z.err
+	return out, n, err
 }
 
 // Close ends the message. Its sender cut off 00 00 ff ff (RFC 7692, 7.2.1), so that it has to end behind the header of
@@ -105,12 +111,15 @@ func (z *Inflater) Close() error {
 	return z.err
 }
 
-// Slide adds to the window what was appended to dst since the last Slide, and does nothing if there is no window. The
-// next Append may begin with another dst. Call it when the message is complete, and before if dst is to be used again.
+// Slide adds to the window what was appended to dst since the last Slide; if there is none, to one that lasts as long as
+// the message. The next Append may begin with another dst. Call it when dst is to be used for something else, and before
+// Free if the window is to know this message.
 func (z *Inflater) Slide(dst []byte) {
-	if z.window != nil {
-		z.window.Add(dst[len(dst)-z.have:])
+	if z.window == nil {
+		z.own.reset(z.reach)
+		z.window = &z.own
 	}
+	z.window.Add(dst[len(dst)-z.have:])
 	z.have = 0
 }
 
@@ -229,19 +238,23 @@ func (z *Inflater) storedHeader() bool {
 // storedBytes copies, first what the bit buffer has already taken.
 func (z *Inflater) storedBytes() bool {
 	for z.stored > 0 && z.nb > 0 {
-		z.room(1)
+		if !z.fits(1) {
+			return false
+		}
 		z.out = append(z.out, byte(z.take(8)))
 		z.wrote(1)
 		z.stored--
 	}
 	if z.nb == 0 {
 		z.bits = 0 // src moves on without it
-		n := min(z.stored, len(z.src))
-		z.room(n)
+		n := min(z.stored, len(z.src), cap(z.out)-len(z.out))
 		z.out = append(z.out, z.src[:n]...)
 		z.src = z.src[n:]
 		z.wrote(n)
 		z.stored -= n
+		if z.stored > 0 && len(z.src) > 0 {
+			return z.fits(1)
+		}
 	}
 	return z.stored == 0 && z.endBlock()
 }
@@ -334,10 +347,10 @@ func (z *Inflater) buildCodes() bool {
 	for i := range dist {
 		dist[i] -= codeLen(z.lit) << 4
 	}
-	z.codes = &z.own
+	z.codes = &z.tables
 	z.phase = inCodes
-	return ends && buildTable(z.own.lit[:], litRoot, z.codeLens[:i], litEntries[:]) &&
-		buildTable(z.own.dist[:], distRoot, dist, distEntries[:])
+	return ends && buildTable(z.tables.lit[:], litRoot, z.codeLens[:i], litEntries[:]) &&
+		buildTable(z.tables.dist[:], distRoot, dist, distEntries[:])
 }
 
 // lookup finds the entry for the next bits, b, and how many bits of the code come before those that it counts.
@@ -364,11 +377,13 @@ func (z *Inflater) slow() bool {
 	case n > z.nb:
 		return false
 	case e&isLiteral != 0:
-		z.take(n)
 		if z.total == z.limit {
 			return z.fail(ErrTooBig)
 		}
-		z.room(1)
+		if !z.fits(1) {
+			return false
+		}
+		z.take(n)
 		z.out = append(z.out, byte(e>>16))
 		z.wrote(1)
 		return true
@@ -387,19 +402,21 @@ func (z *Inflater) slow() bool {
 	if n > z.nb {
 		return false
 	}
-	z.take(n)
-	return z.match(length, value(e, b), e)
+	return z.match(length, value(e, b), e, n)
 }
 
-// match appends length bytes that occurred distance bytes before.
-func (z *Inflater) match(length, distance int, e uint32) bool {
+// match appends length bytes that occurred distance bytes before, and takes the bits that said so.
+func (z *Inflater) match(length, distance int, e uint32, bits uint) bool {
 	if e&isInvalid != 0 || distance > z.reach || distance > z.have+z.window.Len() {
 		return z.fail(ErrCorrupt)
 	}
 	if int64(length) > z.limit-z.total {
 		return z.fail(ErrTooBig)
 	}
-	z.room(length)
+	if !z.fits(length) {
+		return false
+	}
+	z.take(bits)
 	n := len(z.out)
 	z.out = z.out[:n+length]
 	if distance > z.have {
@@ -412,17 +429,8 @@ func (z *Inflater) match(length, distance int, e uint32) bool {
 	return true
 }
 
-// room makes room for n more bytes of output, which are within the limit, and for as much as there already is.
-func (z *Inflater) room(n int) {
-	size := len(z.out)
-	if cap(z.out)-size >= n {
-		return
-	}
-	more := max(n, size, 2*len(z.src), 256)
-	if left := z.limit - z.total; int64(more) > left {
-		more = int(left)
-	}
-	grown := make([]byte, size, size+more)
-	copy(grown, z.out)
-	z.out = grown
+// fits tells whether there is room for n more bytes of output. If not, the step is to be done again.
+func (z *Inflater) fits(n int) bool {
+	z.full = cap(z.out)-len(z.out) < n
+	return !z.full
 }

@@ -12,6 +12,9 @@ type Window struct {
 // NewWindow returns a window of 1<<bits bytes, 8 <= bits <= 15. It holds no memory until something is added.
 func NewWindow(bits int) *Window { return &Window{size: 1 << bits} }
 
+// reset makes w an empty window of size bytes.
+func (w *Window) reset(size int) { *w = Window{buf: w.buf[:0], size: size} }
+
 // Len returns how much history there is.
 func (w *Window) Len() int {
 	if w == nil {
@@ -37,13 +40,17 @@ func (w *Window) Add(p []byte) {
 	}
 }
 
-// fill appends as much of p as the window has yet room for, and returns how much that was. The room doubles.
+// fill appends as much of p as the window has yet room for, and returns how much that was. The room doubles, up to an
+// eighth of what it can be.
 func (w *Window) fill(p []byte) int {
 	n := min(len(p), w.size-len(w.buf))
 	if need := len(w.buf) + n; need > cap(w.buf) {
 		room := min(max(cap(w.buf), 512), w.size)
 		for room < need {
 			room *= 2
+		}
+		if room > w.size/8 {
+			room = w.size
 		}
 		w.buf = append(make([]byte, 0, room), w.buf...)
 	}
