@@ -435,6 +435,9 @@ func (z *inflater) unpack(b *buffer, p *piece, limit int64) error {
 	at := len(b.b)
 	out, n, err := z.z.Append(b.b, p.data)
 	b.b, p.data, p.first = out, p.data[n:], false
+	if p.op == OpText && !z.text.add(out[at:]) { // it came before what err is about, wherever the input was cut
+		return errUTF8
+	}
 	if z.full = err == flate.ErrFull; z.full {
 		err = nil
 	}
@@ -449,7 +452,7 @@ func (z *inflater) unpack(b *buffer, p *piece, limit int64) error {
 		return errBomb
 	case err != nil:
 		return errInflate
-	case p.op == OpText && (!z.text.add(out[at:]) || last && !z.text.complete()):
+	case p.op == OpText && last && !z.text.complete():
 		return errUTF8
 	}
 	if last {

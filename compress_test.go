@@ -379,6 +379,8 @@ func TestCompressedInput(t *testing.T) {
 		{"truncated (A51)", keeps, frames(z(text), hello[:3]), "1007 malformed compressed data"},
 		{"not UTF-8", keeps, frames(z(text), ":\xb7\xeb\xe1\xde\x9d\xe7\x9b\xcf\xed9\xb7\xf5\xed\x82\x06\x00\x00"), "1007 invalid UTF-8"},
 		{"not UTF-8, and not finished", keeps, frames(z(text0), ":\xb7\xeb\xe1\xde\x9d\xe7\x9b\xcf\xed9\xb7\xf5\xed\x82\x06\x00\x00"), "1007 invalid UTF-8"},
+		{"not UTF-8, and then garbage", keeps, frames(z(text), "\x00\x01\x00\xfe\xff\xff"+"\xff\xff\xff"), "1007 invalid UTF-8"},
+		{"not UTF-8, and then too big", keeps, frames(z(text), string(flate.Compress([]byte("\x00\x01\x00\xfe\xff\xff"), make([]byte, 2<<20), nil, 15))), "1007 invalid UTF-8"},
 		{"a bomb (A49)", keeps, frames(z(bin), string(zeros)), "1009 message too big"},
 		{"empty blocks (A50)", keeps, frames(z(bin), empty), "1008 compressed data that yields too little"},
 		{"RSV1 on a ping (A30)", keeps, frames(z(ping), "x"), "1002 reserved bit set"},
