@@ -636,8 +636,19 @@ func (c *Conn) beforeWaiting(ctx context.Context) error {
 	if !c.serving.Load() {
 		return nil
 	}
-	if err := c.Flush(ctx); err != nil && c.over.Load() {
+	return c.sendReplies(ctx)
+}
+
+// sendReplies sends what callbacks have queued, and returns the error that has
+// ended the connection, if one has. What the transport does not take now waits
+// for a Flush.
+func (c *Conn) sendReplies(ctx context.Context) error {
+	left, err := c.out.replies(ctx)
+	if c.settle(err) != nil && c.over.Load() {
 		return err
+	}
+	if left && err == nil {
+		c.kick()
 	}
 	return nil
 }

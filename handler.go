@@ -156,9 +156,7 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	}
 	c.ponged = false
 	if err == nil {
-		if err = c.Flush(context.Background()); !c.over.Load() {
-			err = nil // what the transport does not take now waits for the next Flush
-		}
+		err = c.sendReplies(context.Background())
 	}
 	return err
 }

@@ -365,3 +365,54 @@ func TestFeedPoison(t *testing.T) {
 	require.NoError(t, c.Feed(in, &Handler{Message: func(_ *Conn, m Message) { kept = m.Data }}))
 	require.Equal(t, strings.Repeat("\xdb", 4), string(kept))
 }
+
+// Whoever reads does not wait for what others write, or two ends that send more
+// than the network holds would wait for each other.
+func TestServeBothWays(t *testing.T) {
+	ways := map[string]func(*Conn, *Handler){
+		"Serve": func(c *Conn, h *Handler) { c.Serve(bg, h) },
+		"Feed": func(c *Conn, h *Handler) {
+			c.Feed(nil, h)
+			p := make([]byte, 100)
+			for {
+				n, err := c.NetConn().Read(p)
+				if err != nil || c.Feed(p[:n], h) != nil {
+					return
+				}
+			}
+		},
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := memnet.Pipe(1000)
+				ends := []*Conn{NewConn(a, Params{Config: quiet}), NewConn(b, Params{Client: true, Config: quiet})}
+				const each, writers = 20, 3
+				var wg sync.WaitGroup
+				for i, c := range ends {
+					wg.Add(each * writers)
+					go way(c, &Handler{Message: func(_ *Conn, m Message) {
+						if i == 0 && m.Type == MessageBinary {
+							c.Queue(Text("got it"))
+						}
+						if m.Type == MessageBinary {
+							wg.Done()
+						}
+					}})
+					for range writers {
+						wg.Go(func() {
+							for range each {
+								require.NoError(t, c.Write(bg, Binary(seq(5000))))
+							}
+						})
+					}
+				}
+				wg.Wait()
+				require.Zero(t, since(), "nobody waits for a timeout")
+				for _, c := range ends {
+					c.CloseNow()
+				}
+			})
+		})
+	}
+}

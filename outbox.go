@@ -47,6 +47,7 @@ type outbox struct {
 	busy   bool          // somebody is writing fly
 	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
 	kicked bool          // a goroutine is flushing what was posted
+	line   int           // how many are in until: they write what waits
 	stream bool          // a streaming Writer owns the message slot
 	pong   int           // where in buf the pong that waits begins, plus 1; 0 if none waits
 	turn   chan struct{} // closed when a batch has moved; made only if somebody waits
@@ -381,9 +382,24 @@ func (o *outbox) flush(ctx context.Context) error {
 	return nil
 }
 
+// replies writes what waits, for whoever reads, unless others are at it: the
+// peer may not take what they send before this side has read. It tells whether
+// something is left.
+func (o *outbox) replies(ctx context.Context) (left bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.done < o.last && !o.busy && o.line == 0 && !o.cut {
+		o.stuck = false
+		err = o.batch(ctx, nil)
+	}
+	return o.done < o.last && !o.cut, err
+}
+
 // until returns when the first n frames are out: it writes batches while nobody
 // else does, and waits in line otherwise.
 func (o *outbox) until(ctx context.Context, n uint64) error {
+	o.line++
+	defer func() { o.line-- }()
 	for o.done < n {
 		var err error
 		switch {
