@@ -223,7 +223,7 @@ const (
 // Close closes the connection with the closing handshake of RFC 6455 section 7:
 // it sends a close frame behind everything that was queued, waits for the
 // peer's, reading and discarding what comes before it if no other goroutine
-// reads, and closes the transport. It returns nil if the peer answered, and
+// reads or its context ends, and closes the transport. It returns nil if the peer answered, and
 // never waits longer than Config.CloseTimeout. While a callback of [Handler]
 // runs it does not wait: Serve, or whoever calls Feed, completes it.
 //
@@ -275,14 +275,17 @@ func (c *Conn) endAfter(d time.Duration, why error) {
 // awaitGoodbye returns when the connection has ended: with nil if there was a
 // closing handshake.
 func (c *Conn) awaitGoodbye() error {
-	if c.reading.CompareAndSwap(false, true) {
-		c.discard()
-		c.leave()
-	}
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.cut {
+	for o.deserted = true; !o.cut; {
+		if o.deserted {
+			o.deserted = false
+			o.mu.Unlock()
+			c.discard()
+			o.mu.Lock()
+			continue
+		}
 		o.wait(context.Background())
 	}
 	if o.answered || o.why == net.ErrClosed {
@@ -291,8 +294,13 @@ func (c *Conn) awaitGoodbye() error {
 	return o.why
 }
 
-// discard reads until the connection ends. What Next lent stays untouched.
+// discard reads until the connection ends, if nobody else reads. What Next lent
+// stays untouched.
 func (c *Conn) discard() {
+	if !c.reading.CompareAndSwap(false, true) {
+		return
+	}
+	defer c.leave()
 	c.in, c.lent, c.msg, c.whole = nil, nil, nil, false
 	for !c.over.Load() {
 		if _, err := c.step(); err != nil {

@@ -269,6 +269,56 @@ func TestCloseWithReader(t *testing.T) {
 	})
 }
 
+// A reader that its context stops while Close waits for the peer, or just
+// before, leaves the reading to Close.
+func TestCloseAfterReader(t *testing.T) {
+	ways := map[string]func(context.Context, *Conn) error{
+		"Read":  func(ctx context.Context, c *Conn) error { _, err := c.Read(ctx); return err },
+		"Serve": func(ctx context.Context, c *Conn) error { return c.Serve(ctx, nil) },
+		"Reader": func(ctx context.Context, c *Conn) error {
+			_, r, err := c.Reader(ctx)
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			return err
+		},
+	}
+	for name, way := range ways {
+		for _, begun := range []bool{false, true} { // a message is under way
+			for _, cancelFirst := range []bool{false, true} {
+				t.Run(fmt.Sprint(name, begun, cancelFirst), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						c, r := rawPeer(t, Params{Config: quiet})
+						if begun {
+							r.send(masked(text0, 1), "half ")
+						}
+						ctx, cancel := context.WithCancel(bg)
+						read := make(chan error, 1)
+						go func() { read <- way(ctx, c) }()
+						synctest.Wait()
+						done := make(chan error, 1)
+						if cancelFirst {
+							cancel()
+						}
+						go func() { done <- c.Close(1000, "") }()
+						synctest.Wait()
+						cancel()
+						synctest.Wait()
+						if begun {
+							r.send(masked(cont, 1), "a message")
+						}
+						r.send(masked(closed, 1), "\x03\xe8")
+						r.Close()
+						require.NoError(t, <-done)
+						require.ErrorIs(t, <-read, context.Canceled)
+						require.Zero(t, since())
+					})
+				})
+			}
+		}
+	}
+}
+
 // Close never waits longer than CloseTimeout (A73), whether or not somebody
 // reads, and whatever the peer does.
 func TestCloseTimeout(t *testing.T) {

@@ -214,7 +214,7 @@ func (c *Conn) Next(ctx context.Context) (m Message, err error) {
 			break
 		}
 	}
-	c.leave()
+	c.quit(err)
 	return m, err
 }
 
@@ -359,15 +359,17 @@ func (c *Conn) enter(ctx context.Context) error {
 		}
 		return errReaders
 	}
-	if c.over.Load() {
-		c.leave()
-		return c.reason()
+	var err error
+	switch {
+	case c.over.Load():
+		err = c.reason()
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
 	}
-	if ctx.Err() != nil {
-		c.leave()
-		return context.Cause(ctx)
+	if err != nil {
+		c.quit(err)
 	}
-	return nil
+	return err
 }
 
 // begin enters for another message than the last: its loan ends.
@@ -391,6 +393,22 @@ func (c *Conn) begin(ctx context.Context) error {
 }
 
 func (c *Conn) leave() { c.reading.Store(false) }
+
+// quit ends a reading call. One that its context has cut short may be the last:
+// a Close that waits reads in its place.
+func (c *Conn) quit(err error) {
+	c.leave()
+	if err == nil || err == io.EOF || c.over.Load() { // io.EOF is the end of a message only
+		return
+	}
+	o := &c.out
+	o.mu.Lock()
+	if o.closed {
+		o.deserted = true
+		o.wake()
+	}
+	o.mu.Unlock()
+}
 
 // reason is the error that ended the connection.
 func (c *Conn) reason() error {

@@ -54,6 +54,7 @@ type outbox struct {
 
 	closed   bool  // a close frame was queued: nothing follows it
 	answered bool  // the peer's close frame has come
+	deserted bool  // and nobody reads any more who could see it come
 	cut      bool  // the transport is closed
 	err      error // why nothing can be sent any more; sticky
 	why      error // what broke the transport

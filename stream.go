@@ -20,7 +20,13 @@ func (c *Conn) Reader(ctx context.Context) (MessageType, io.Reader, error) {
 	if err := c.begin(ctx); err != nil {
 		return 0, nil, err
 	}
-	defer c.leave()
+	t, r, err := c.beginStream(ctx)
+	c.quit(err)
+	return t, r, err
+}
+
+// beginStream waits for the first piece of the next message.
+func (c *Conn) beginStream(ctx context.Context) (MessageType, io.Reader, error) {
 	r := &messageReader{c: c, ctx: ctx}
 	if c.stream == nil && c.msg != nil { // begun by a call that was cut short
 		if c.stream = r; c.machine.packed {
@@ -65,12 +71,12 @@ type messageReader struct {
 }
 
 // Read implements io.Reader.
-func (r *messageReader) Read(p []byte) (int, error) {
+func (r *messageReader) Read(p []byte) (n int, err error) {
 	c := r.c
 	if err := c.enter(r.ctx); err != nil {
 		return 0, err
 	}
-	defer c.leave()
+	defer func() { c.quit(err) }()
 	switch {
 	case c.stream != r && r.last && len(r.data) == 0 && !r.full:
 		return 0, io.EOF
@@ -90,12 +96,11 @@ func (r *messageReader) Read(p []byte) (int, error) {
 			c.endStream()
 			return 0, io.EOF
 		}
-		n, err := r.more(p)
-		if n > 0 || err != nil {
+		if n, err = r.more(p); n > 0 || err != nil {
 			return n, err
 		}
 	}
-	n := copy(p, r.data)
+	n = copy(p, r.data)
 	r.data = r.data[n:]
 	return n, nil
 }
