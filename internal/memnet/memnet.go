@@ -41,9 +41,9 @@ func (c *Conn) Close() error {
 }
 
 // CloseWrite ends this end's writing: the peer reads what is in the buffer and
-// then io.EOF.
+// then io.EOF, and a Write that waits fails.
 func (c *Conn) CloseWrite() error {
-	c.out.shut(nil, net.ErrClosed)
+	c.out.shut(nil, syscall.EPIPE)
 	return nil
 }
 
