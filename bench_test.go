@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-07372d5a/websocket/internal/flate"
+	"github.com/seed-07372d5a/websocket/internal/leak"
 )
 
 // Benchmarks that measure a server need its clients in another process: for the
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Run(m))
 }
 
 // benchPeer is the client process. It lives until its standard input is closed.

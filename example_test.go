@@ -104,6 +104,7 @@ func ExamplePrepare() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer c.CloseNow()
 	c.Write(context.Background(), websocket.Text("news for all"))
 	m, _ := c.Read(context.Background())
 	fmt.Printf("%s\n", m.Data)
