@@ -319,6 +319,35 @@ func TestCloseAfterReader(t *testing.T) {
 	}
 }
 
+// Close may come between two reading calls, or as one returns.
+func TestCloseBesideReader(t *testing.T) {
+	for i := range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			s, c := pipe(quiet, quiet)
+			for range 5 {
+				require.NoError(t, c.Queue(Text("message")))
+			}
+			require.NoError(t, c.Flush(bg))
+			var wg sync.WaitGroup
+			wg.Go(func() { c.Serve(bg, nil) })
+			wg.Go(func() {
+				for range i % 5 {
+					m, err := s.Read(bg)
+					if err != nil {
+						require.ErrorIs(t, err, net.ErrClosed)
+						return
+					}
+					require.Equal(t, "message", string(m.Data))
+				}
+				s.Buffered()
+			})
+			wg.Go(func() { s.Close(1000, "") })
+			wg.Wait()
+			c.CloseNow()
+		})
+	}
+}
+
 // Close never waits longer than CloseTimeout (A73), whether or not somebody
 // reads, and whatever the peer does.
 func TestCloseTimeout(t *testing.T) {

@@ -190,18 +190,26 @@ func (c *Conn) Context() context.Context {
 // for all later calls: [*CloseError], [*ProtocolError], ErrPeerTimeout, an error
 // that wraps net.ErrClosed, io.ErrUnexpectedEOF, or the transport's.
 func (c *Conn) Read(ctx context.Context) (Message, error) {
-	m, err := c.Next(ctx)
-	if err != nil {
-		return m, err
+	if err := c.begin(ctx); err != nil {
+		return Message{}, err
 	}
-	if c.whole && cap(m.Data)-len(m.Data) <= len(m.Data)/4 {
+	m, err := c.next(ctx)
+	if err == nil {
+		m.Data = c.keep(m.Data)
+	}
+	c.quit(err)
+	return m, err
+}
+
+// keep returns what is lent as the caller's own.
+func (c *Conn) keep(p []byte) []byte {
+	if c.whole && cap(p)-len(p) <= len(p)/4 {
 		c.msg, c.whole, c.lent = nil, false, nil // collected in memory that fits: hand it over
-		return m, nil
+		return p
 	}
-	data := make([]byte, len(m.Data))
-	copy(data, m.Data)
-	m.Data = data
-	return m, nil
+	data := make([]byte, len(p))
+	copy(data, p)
+	return data
 }
 
 // Next is Read without a copy: the message is lent until the next reading call.
@@ -209,12 +217,18 @@ func (c *Conn) Next(ctx context.Context) (m Message, err error) {
 	if err = c.begin(ctx); err != nil {
 		return m, err
 	}
+	m, err = c.next(ctx)
+	c.quit(err)
+	return m, err
+}
+
+// next waits for the next message, which is lent.
+func (c *Conn) next(ctx context.Context) (m Message, err error) {
 	for ok := false; err == nil; err = c.fill(ctx) { // nothing is on the stack while it waits
 		if ok, err = c.advance(&m); ok || err != nil {
 			break
 		}
 	}
-	c.quit(err)
 	return m, err
 }
 
@@ -259,7 +273,16 @@ func (c *Conn) Messages(ctx context.Context) iter.Seq2[Message, error] {
 // Buffered tells whether more input is already here, so that the next reading
 // call may not have to wait. It is for those who answer with Queue, and Flush
 // when there is no more.
-func (c *Conn) Buffered() bool { return len(c.rest) > 0 }
+func (c *Conn) Buffered() bool {
+	if c.fed.Load() {
+		return len(c.rest) > 0
+	}
+	if !c.reading.CompareAndSwap(false, true) {
+		return false // a Close on another goroutine reads
+	}
+	defer c.leave()
+	return len(c.rest) > 0
+}
 
 // Write sends a message and returns when the network has taken it. m.Data is
 // only read, and is the caller's again afterwards. Messages that are written at
