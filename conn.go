@@ -29,8 +29,9 @@ type Config struct {
 	// WriteTimeout is how long the network may take for one write, of 512 KiB
 	// at most, before the connection is ended. 0: 10 s.
 	WriteTimeout time.Duration
-	// ProgressTimeout is how long the peer may pause inside a message before
-	// the connection is ended with ClosePolicyViolation. 0: 30 s.
+	// ProgressTimeout is how long the peer may pause inside a message, and how
+	// far a frame may fall behind a pace of 1 KiB/s while this side waits for
+	// it, before the connection is ended with ClosePolicyViolation. 0: 30 s.
 	ProgressTimeout time.Duration
 	// CloseTimeout is how long Close waits for the peer's close frame. 0: 5 s.
 	CloseTimeout time.Duration
@@ -105,8 +106,9 @@ type Conn struct {
 	msg     *buffer    // a message in several pieces, so far
 	zip     *inflater  // nil without compression
 	stream  *messageReader
-	size    int32 // of the next buffer to read into
-	sparse  int8  // how many in a row were nearly empty
+	delay   time.Duration // how far the peer is behind with what it owes
+	size    int32         // of the next buffer to read into
+	sparse  int8          // how many in a row were nearly empty
 	kind    MessageType
 	whole   bool // msg is whole and was lent
 	ponged  bool // a pong was queued
@@ -119,11 +121,14 @@ type Conn struct {
 	fed     atomic.Bool  // input comes by Feed
 	over    atomic.Bool  // nothing will be read any more
 	heard   atomic.Int64 // when the peer was last heard, since epoch
+	due     atomic.Int64 // when a peer that is fed must have gone on, since epoch; 0 if it owes nothing
+	timed   atomic.Bool  // progress will look at due
 
 	// The way out, with the one lock.
 	out     outbox
 	pinger  pinger
 	closing *time.Timer // ends a closing handshake that takes too long; under out.mu
+	stall   *time.Timer // calls progress; under out.mu
 	ctx     context.Context
 	cancel  context.CancelCauseFunc // nil until somebody asks for ctx; under out.mu
 }
@@ -348,7 +353,7 @@ func (c *Conn) end(why error) error {
 	c.over.Store(true)
 	first := o.shut(why)
 	o.mu.Lock()
-	err, cancel, closing := o.err, c.cancel, c.closing
+	err, cancel, closing, stall := o.err, c.cancel, c.closing, c.stall
 	o.mu.Unlock()
 	if !first {
 		return err
@@ -357,6 +362,9 @@ func (c *Conn) end(why error) error {
 	c.pinger.stop()
 	if closing != nil {
 		closing.Stop()
+	}
+	if stall != nil {
+		stall.Stop()
 	}
 	c.watch.disarm()
 	o.watch.disarm()
@@ -643,13 +651,20 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 		return 0, err
 	}
 	for {
-		c.watch.arm(ctx, c.patience())
+		patience, begun := c.patience(), time.Duration(0)
+		c.watch.arm(ctx, patience)
+		if patience > 0 {
+			begun = sinceEpoch()
+		}
 		if r := c.raw; r != nil {
 			n, err = r.read(c, p)
 		} else if p == nil {
 			n, err = c.nc.Read(c.input())
 		} else {
 			n, err = c.nc.Read(p)
+		}
+		if patience > 0 {
+			c.waited(n, sinceEpoch()-begun)
 		}
 		if n > 0 {
 			c.heard.Store(int64(sinceEpoch()))
@@ -665,10 +680,28 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 
 // patience is how long the peer may pause; 0 is for ever.
 func (c *Conn) patience() time.Duration {
-	if c.machine.midway() {
-		return c.config.ProgressTimeout
+	d := c.config.ProgressTimeout
+	if d <= 0 || !c.machine.midway() {
+		return 0
 	}
-	return 0
+	return max(d-c.delay, 1)
+}
+
+// slowest is the pace, in bytes per second, that a frame has to keep up with:
+// its sender has all of it. Between frames it may still have to find out.
+const slowest = 1 << 10
+
+// waited notes that the peer, which owes something, took d to send n bytes of
+// input, or has not sent anything yet.
+func (c *Conn) waited(n int, d time.Duration) {
+	c.delay += d
+	switch {
+	case n == 0:
+	case !c.machine.inside || int64(n) >= c.machine.left:
+		c.delay = 0
+	default:
+		c.delay = max(c.delay-time.Duration(n)*time.Second/slowest, 0)
+	}
 }
 
 // beforeWaiting sends what was queued while there was input.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"time"
 )
 
 // handler.go owns callbacks: a loop that calls them, and the same loop turned
@@ -149,7 +150,12 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	case len(p) == 0:
 		return c.end(io.ErrUnexpectedEOF)
 	}
-	c.heard.Store(int64(sinceEpoch()))
+	now := sinceEpoch()
+	if c.machine.midway() {
+		c.waited(len(p), now-time.Duration(c.heard.Load()))
+	}
+	c.due.Store(0)
+	c.heard.Store(int64(now))
 	err := c.eat(early, h)
 	if err == nil {
 		err = c.eat(p, h)
@@ -158,7 +164,53 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	if err == nil {
 		err = c.sendReplies(context.Background())
 	}
+	if err == nil {
+		c.expect()
+	}
 	return err
+}
+
+// expect sees to it that progress is called if the peer owes something.
+func (c *Conn) expect() {
+	d := c.patience()
+	if d == 0 {
+		return
+	}
+	c.due.Store(int64(sinceEpoch() + d))
+	if c.timed.CompareAndSwap(false, true) {
+		c.lookIn(d)
+	}
+}
+
+// progress ends a connection whose peer has paused for too long. It is called
+// when that may be so.
+func (c *Conn) progress() {
+	due := time.Duration(c.due.Load())
+	if due == 0 {
+		c.timed.Store(false)
+		due = time.Duration(c.due.Load()) // Feed may have come in between
+		if due == 0 || !c.timed.CompareAndSwap(false, true) {
+			return
+		}
+	}
+	if left := due - sinceEpoch(); left > 0 {
+		c.lookIn(left)
+		return
+	}
+	c.fail(errStalled)
+}
+
+// lookIn sets the timer that calls progress.
+func (c *Conn) lookIn(d time.Duration) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	switch {
+	case c.out.cut:
+	case c.stall == nil:
+		c.stall = time.AfterFunc(d, c.progress)
+	default:
+		c.stall.Reset(d)
+	}
 }
 
 // eat calls h for what p completes.
