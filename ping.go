@@ -119,7 +119,7 @@ func (c *Conn) startKeepAlive() {
 
 // keepAlive runs when the peer may have been silent for too long.
 func (c *Conn) keepAlive() {
-	listening := c.reading.Load() || c.fed.Load()
+	listening := (c.reading.Load() || c.fed.Load()) && !c.calling.Load()
 	ping, dead := c.pinger.tick(sinceEpoch(), time.Duration(c.heard.Load()), listening, c.config)
 	switch {
 	case dead:
