@@ -41,6 +41,7 @@ type outbox struct {
 	held   *buffer       // messages that wait for a streaming Writer to close
 	fly    *buffer       // the batch under way, or the rest of one that the transport did not take
 	off    int           // bytes of fly that are out
+	since  time.Duration // when the transport began to dawdle over what it has of fly, since epoch; 0 if it does not
 	last   uint64        // frames ever added to buf
 	end    uint64        // the last of those in fly
 	done   uint64        // the last of those that are out
@@ -407,7 +408,7 @@ func (o *outbox) until(ctx context.Context, n uint64) error {
 		case o.cut:
 			return o.err
 		case o.stuck:
-			if err = o.waitFor(ctx, o.pause); err != nil && ctx.Err() == nil {
+			if err = o.waitFor(ctx, o.left()); err != nil && ctx.Err() == nil {
 				err = o.broke(err)
 			}
 		case o.busy:
@@ -422,6 +423,15 @@ func (o *outbox) until(ctx context.Context, n uint64) error {
 		}
 	}
 	return nil
+}
+
+// left is what is left of WriteTimeout for a transport that does not block; 0 is
+// for ever.
+func (o *outbox) left() time.Duration {
+	if o.pause <= 0 {
+		return 0
+	}
+	return max(o.pause-(sinceEpoch()-o.since), 1)
 }
 
 // drain is what a kicked goroutine does: it flushes until nothing waits.
@@ -456,16 +466,20 @@ func (o *outbox) batch(ctx context.Context, tail []byte) error {
 	n, err := o.send(ctx, o.fly.b[o.off:], tail)
 	o.mu.Lock()
 	o.busy = false
+	was := o.off
 	o.off += n
 	if n > 0 || err == nil {
 		o.wake()
 	}
 	if err != nil && !o.cut && errors.Is(err, syscall.EAGAIN) {
 		o.stuck = true
+		if o.since == 0 || was/maxWrite != o.off/maxWrite {
+			o.since = sinceEpoch()
+		}
 		return err
 	}
 	o.fly.release()
-	o.fly = nil
+	o.fly, o.since = nil, 0
 	if err == nil {
 		o.done = o.end
 		return nil
