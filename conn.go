@@ -43,7 +43,9 @@ type Config struct {
 	// Compression is permessage-deflate (RFC 7692), if the peer agrees; nil: off.
 	Compression *Compression
 	// OnPing and OnPong are called by the goroutine that reads when the peer
-	// has sent one; p is lent until they return. Pings are answered anyway.
+	// has sent one; p is lent until they return. Pings are answered anyway. A
+	// hook that panics ends the connection with CloseInternalError, and the
+	// error has the panic and its stack.
 	OnPing, OnPong func(c *Conn, p []byte)
 }
 
@@ -477,10 +479,14 @@ func (c *Conn) step() (piece, error) {
 		}
 		switch p.op {
 		case OpPing:
-			c.call(c.config.OnPing, p.data)
+			if err := c.call(c.config.OnPing, p.data); err != nil {
+				return piece{}, err
+			}
 			c.pong(p.data)
 		case OpPong:
-			c.call(c.config.OnPong, p.data)
+			if err := c.call(c.config.OnPong, p.data); err != nil {
+				return piece{}, err
+			}
 			c.pinger.pong(p.data)
 		case OpClose:
 			return piece{}, c.goodbye(p.data)
@@ -491,12 +497,18 @@ func (c *Conn) step() (piece, error) {
 	return piece{}, nil
 }
 
-// call runs a hook, if there is one.
-func (c *Conn) call(f func(*Conn, []byte), p []byte) {
-	if f != nil {
-		defer c.calling.Store(c.calling.Swap(true))
-		f(c, p)
+// call runs a hook, if there is one. If it panics, the connection is ended.
+func (c *Conn) call(f func(*Conn, []byte), p []byte) error {
+	if f == nil {
+		return nil
 	}
+	was := c.calling.Load()
+	err := c.callback(func() { f(c, p) })
+	c.calling.Store(was)
+	if err != nil {
+		return c.finish(CloseInternalError, "", err)
+	}
+	return nil
 }
 
 // collect returns the message that p completes. One in a single piece is lent
