@@ -139,6 +139,47 @@ func TestSlowConsumerFloods(t *testing.T) {
 	}
 }
 
+// When a write has failed, those who waited behind it write nothing more: the
+// peer must not take their frames for the rest of a half one (A82, found by A80).
+func TestWriteFailsForAll(t *testing.T) {
+	for _, waiting := range []int{0, 1, 5} { // nothing else waits, or something does
+		synctest.Test(t, func(t *testing.T) {
+			a, _ := memnet.Pipe(1)
+			f := &failing{Conn: a, gate: make(chan struct{})}
+			c := NewConn(f, Params{Config: quiet})
+			var wg sync.WaitGroup
+			wg.Go(func() { require.Equal(t, errReset, c.out.write(bg, Text("half"))) }) // nobody has closed it yet
+			synctest.Wait()
+			for range waiting {
+				wg.Go(func() { require.Equal(t, errReset, c.out.write(bg, Text("whole"))) })
+			}
+			for range 5 {
+				wg.Go(func() { c.out.flush(bg) })
+			}
+			synctest.Wait()
+			close(f.gate)
+			wg.Wait()
+			require.Equal(t, 1, f.writes)
+			require.Equal(t, errReset, c.Write(bg, Text("late")))
+		})
+	}
+}
+
+// A failing transport takes half of the first write, and all of the others.
+type failing struct {
+	net.Conn
+	gate   chan struct{}
+	writes int
+}
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.writes++; f.writes > 1 {
+		return len(p), nil
+	}
+	<-f.gate
+	return len(p) / 2, errReset
+}
+
 // A transport that does not block, and takes a byte a second, is given up as one
 // that blocks is (A69).
 func TestSlowConsumerFed(t *testing.T) {
@@ -594,7 +635,7 @@ func scale(t testing.TB, n int) int {
 		return n
 	}
 	if raceDetector || testing.Short() {
-		n /= 5
+		n /= 20
 	}
 	return n
 }

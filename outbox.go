@@ -368,7 +368,7 @@ func (o *outbox) flush(ctx context.Context) error {
 	for n := o.last; o.done < n; {
 		var err error
 		switch {
-		case o.cut:
+		case o.cut || o.why != nil: // a batch that broke off must not be followed by another
 			return o.err
 		case o.stuck:
 			return syscall.EAGAIN
@@ -405,7 +405,7 @@ func (o *outbox) until(ctx context.Context, n uint64) error {
 	for o.done < n {
 		var err error
 		switch {
-		case o.cut:
+		case o.cut || o.why != nil: // a batch that broke off must not be followed by another
 			return o.err
 		case o.stuck:
 			if err = o.waitFor(ctx, o.left()); err != nil && ctx.Err() == nil {
