@@ -1,6 +1,6 @@
 module github.com/seed-07372d5a/websocket/bench
 
-go 1.25
+go 1.25.0
 
 replace github.com/seed-07372d5a/websocket => ../
 

@@ -1,6 +1,6 @@
 module github.com/seed-07372d5a/websocket/interop
 
-go 1.25
+go 1.25.0
 
 require (
 	github.com/chromedp/cdproto v0.159.1

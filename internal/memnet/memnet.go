@@ -14,13 +14,20 @@ import (
 // Pipe returns the two ends of a connection. What is written waits in a buffer
 // of size bytes for each direction until it is read; a writer waits when the
 // buffer is full.
-func Pipe(size int) (a, b *Conn) {
-	ab, ba := newHalf(size), newHalf(size)
-	return &Conn{in: ba, out: ab}, &Conn{in: ab, out: ba}
+func Pipe(size int) (a, b *Conn) { return SlowPipe(size, 0) }
+
+// SlowPipe is Pipe with a network between the ends: bytes, and their end, arrive
+// latency after they were written. A Reset arrives at once.
+func SlowPipe(size int, latency time.Duration) (a, b *Conn) {
+	ab, ba := newHalf(size, latency), newHalf(size, latency)
+	return &Conn{in: ba, out: ab, Local: Addr("mem"), Remote: Addr("mem")},
+		&Conn{in: ab, out: ba, Local: Addr("mem"), Remote: Addr("mem")}
 }
 
 // A Conn is one end of a connection. Its methods are safe for concurrent use.
 type Conn struct {
+	Local, Remote Addr
+
 	in, out *half
 }
 
@@ -61,16 +68,20 @@ func (c *Conn) Buffered() int {
 	return len(c.in.buf)
 }
 
-type addr struct{}
+// An Addr is the address of an end.
+type Addr string
 
-func (addr) Network() string { return "mem" }
-func (addr) String() string  { return "mem" }
+// Network implements net.Addr.
+func (Addr) Network() string { return "mem" }
+
+// String implements net.Addr.
+func (a Addr) String() string { return string(a) }
 
 // LocalAddr implements net.Conn.
-func (*Conn) LocalAddr() net.Addr { return addr{} }
+func (c *Conn) LocalAddr() net.Addr { return c.Local }
 
 // RemoteAddr implements net.Conn.
-func (*Conn) RemoteAddr() net.Addr { return addr{} }
+func (c *Conn) RemoteAddr() net.Addr { return c.Remote }
 
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -93,17 +104,28 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 
 // A half is one direction.
 type half struct {
+	latency time.Duration
+
 	mu               sync.Mutex
 	moved            sync.Cond
 	buf              []byte
 	size             int
-	eof              bool // nothing more is written
+	under            []parcel // on their way; empty without latency
+	here             int      // bytes of buf that have arrived
+	eof              bool     // nothing more is written
+	landed           bool     // and the reader may know
 	rerr, werr       error
 	readers, writers deadline
 }
 
-func newHalf(size int) *half {
-	h := &half{size: size}
+// A parcel is what one Write has put on the way.
+type parcel struct {
+	n  int
+	at time.Time
+}
+
+func newHalf(size int, latency time.Duration) *half {
+	h := &half{size: size, latency: latency}
 	h.moved.L = &h.mu
 	h.readers.h, h.writers.h = h, h
 	return h
@@ -113,17 +135,19 @@ func (h *half) read(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for {
+		h.arrive()
 		switch {
 		case h.rerr != nil:
 			return 0, h.rerr
 		case h.readers.past():
 			return 0, os.ErrDeadlineExceeded
-		case len(h.buf) > 0 || len(p) == 0:
-			n := copy(p, h.buf)
+		case h.here > 0 || len(p) == 0:
+			n := copy(p, h.buf[:h.here])
 			h.buf = h.buf[n:]
+			h.here -= n
 			h.moved.Broadcast()
 			return n, nil
-		case h.eof:
+		case h.landed && len(h.buf) == 0:
 			return 0, io.EOF
 		}
 		h.moved.Wait()
@@ -145,11 +169,38 @@ func (h *half) write(p []byte) (n int, err error) {
 		if k := min(h.size-len(h.buf), len(p)-n); k > 0 {
 			h.buf = append(h.buf, p[n:n+k]...)
 			n += k
-			h.moved.Broadcast()
+			h.send(k)
 			continue
 		}
 		h.moved.Wait()
 	}
+}
+
+// send puts the last n bytes of buf on their way.
+func (h *half) send(n int) {
+	if h.latency <= 0 {
+		h.here += n
+		h.moved.Broadcast()
+		return
+	}
+	h.under = append(h.under, parcel{n, time.Now().Add(h.latency)})
+	h.wakeAfter(h.latency)
+}
+
+// arrive takes in what has been under way for long enough.
+func (h *half) arrive() {
+	for len(h.under) > 0 && !time.Now().Before(h.under[0].at) {
+		h.here += h.under[0].n
+		h.under = h.under[1:]
+	}
+}
+
+func (h *half) wakeAfter(d time.Duration) {
+	time.AfterFunc(d, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.moved.Broadcast()
+	})
 }
 
 // shut ends a direction. A nil read error leaves what is in the buffer to be
@@ -157,13 +208,28 @@ func (h *half) write(p []byte) (n int, err error) {
 func (h *half) shut(read, write error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.eof = true
+	if !h.eof {
+		h.eof = true
+		if h.latency <= 0 {
+			h.landed = true
+		} else {
+			time.AfterFunc(h.latency, h.land)
+		}
+	}
 	if h.rerr == nil {
 		h.rerr = read
 	}
 	if h.werr == nil {
 		h.werr = write
 	}
+	h.moved.Broadcast()
+}
+
+// land lets the reader know that there is no more.
+func (h *half) land() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.landed = true
 	h.moved.Broadcast()
 }
 
