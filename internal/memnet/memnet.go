@@ -61,6 +61,20 @@ func (c *Conn) Reset() {
 	c.out.shut(syscall.ECONNRESET, net.ErrClosed)
 }
 
+// Break ends the connection from outside: both ends fail as after the other's
+// Reset.
+func (c *Conn) Break() {
+	c.in.shut(syscall.ECONNRESET, syscall.ECONNRESET)
+	c.out.shut(syscall.ECONNRESET, syscall.ECONNRESET)
+}
+
+// Closed tells whether this end has been closed, or was reset.
+func (c *Conn) Closed() bool {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return c.in.rerr != nil
+}
+
 // Buffered is how many bytes the peer has written that were not read yet.
 func (c *Conn) Buffered() int {
 	c.in.mu.Lock()

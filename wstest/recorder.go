@@ -1,0 +1,499 @@
+package wstest
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-07372d5a/websocket"
+)
+
+// recorder.go owns logs of connections: writing them, and playing them.
+//
+// A log is lines of text. Each has the time since the recording began, what
+// happened, as seen from the recorded side, and perhaps a comment from # on:
+//
+//	0s recv 818501020304 "Idohn" # text "Hello"
+//	0s send 8105 "Hello" # text "Hello"
+//	5s recv EOF
+
+// A Recorder writes down what passes through the net.Conns that it Wraps. Its
+// methods may be called from any goroutine.
+type Recorder struct {
+	mu    sync.Mutex
+	start time.Time
+	log   bytes.Buffer
+}
+
+// Wrap returns nc, recorded from now on. Times in the log are counted from the
+// first Wrap. What is returned has the methods CloseWrite and Reset, if nc has
+// them.
+func (r *Recorder) Wrap(nc net.Conn) net.Conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.start.IsZero() {
+		r.start = time.Now()
+	}
+	return &recorded{nc, r}
+}
+
+// Log returns what has been recorded so far, one line per event:
+//
+//	TIME recv BYTES       the recorded side has read bytes
+//	TIME recv EOF         the peer has ended its direction
+//	TIME recv reset       the peer has reset the connection
+//	TIME send BYTES       the recorded side has written bytes
+//	TIME send EOF         it has half-closed the connection
+//	TIME close            it has closed the connection
+//	TIME reset            it has reset the connection
+//	TIME read-deadline T  it has set a deadline, in T from now, or to none
+//	TIME write-deadline T
+//	TIME recv error TEXT  a Read or Write has failed otherwise
+//	TIME send error TEXT
+//
+// TIME and T are as of time.Duration. BYTES are hexadecimal digits and strings as
+// of Go, with spaces between. Where they are whole frames, a comment from # on
+// says which. The same log is written by hand easily: without TIME, an event
+// comes at once.
+func (r *Recorder) Log() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.String()
+}
+
+// add writes a line.
+func (r *Recorder) add(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(&r.log, "%v ", time.Since(r.start))
+	fmt.Fprintf(&r.log, format, args...)
+	r.log.WriteByte('\n')
+}
+
+// A recorded is a net.Conn that is recorded.
+type recorded struct {
+	net.Conn
+	r *Recorder
+}
+
+func (c *recorded) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.r.add("recv %s", formatBytes(p[:n]))
+	}
+	switch {
+	case err == io.EOF:
+		c.r.add("recv EOF")
+	case errors.Is(err, syscall.ECONNRESET):
+		c.r.add("recv reset")
+	case err != nil:
+		c.r.add("recv error %v", err)
+	}
+	return n, err
+}
+
+func (c *recorded) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.r.add("send %s", formatBytes(p[:n]))
+	}
+	if err != nil {
+		c.r.add("send error %v", err)
+	}
+	return n, err
+}
+
+func (c *recorded) Close() error {
+	c.r.add("close")
+	return c.Conn.Close()
+}
+
+// CloseWrite half-closes.
+func (c *recorded) CloseWrite() error {
+	err := closeWrite(c.Conn)
+	if err == nil {
+		c.r.add("send EOF")
+	}
+	return err
+}
+
+// Reset breaks the connection.
+func (c *recorded) Reset() {
+	c.r.add("reset")
+	reset(c.Conn)
+}
+
+func (c *recorded) SetDeadline(t time.Time) error {
+	c.r.add("read-deadline %s", formatDeadline(t))
+	c.r.add("write-deadline %s", formatDeadline(t))
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *recorded) SetReadDeadline(t time.Time) error {
+	c.r.add("read-deadline %s", formatDeadline(t))
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *recorded) SetWriteDeadline(t time.Time) error {
+	c.r.add("write-deadline %s", formatDeadline(t))
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func formatDeadline(t time.Time) string {
+	switch d := time.Until(t); {
+	case t.IsZero():
+		return "none"
+	case d <= 0:
+		return "past"
+	default:
+		return d.String()
+	}
+}
+
+// formatBytes writes bytes as strings where they can be read, else in
+// hexadecimal, and says which frames they are.
+func formatBytes(b []byte) string {
+	const few = 4 // printable bytes in a row that are not worth a string
+	if isHead(b) {
+		return strconv.Quote(string(b))
+	}
+	var s []string
+	for rest := b; len(rest) > 0; {
+		n := printable(rest)
+		if n > few {
+			s, rest = append(s, strconv.Quote(string(rest[:n]))), rest[n:]
+			continue
+		}
+		for n < len(rest) && printable(rest[n:]) <= few {
+			n++
+		}
+		s, rest = append(s, hex.EncodeToString(rest[:n])), rest[n:]
+	}
+	if g := gloss(b); g != "" {
+		s = append(s, "# "+g)
+	}
+	return strings.Join(s, " ")
+}
+
+// printable returns how many bytes of b can be read.
+func printable(b []byte) int {
+	n := 0
+	for n < len(b) && b[n] >= ' ' && b[n] <= '~' {
+		n++
+	}
+	return n
+}
+
+// isHead tells whether b begins an HTTP message of a handshake.
+func isHead(b []byte) bool {
+	return bytes.HasPrefix(b, []byte("GET ")) || bytes.HasPrefix(b, []byte("HTTP/1."))
+}
+
+// gloss names the frames that b consists of; "" if it does not.
+func gloss(b []byte) string {
+	var s []string
+	for len(b) > 0 {
+		h, n := websocket.ParseHeader(b)
+		if n <= 0 || int64(len(b)-n) < h.Len {
+			return ""
+		}
+		f, _ := parseFrame(b[:n+int(h.Len)])
+		s = append(s, f.String())
+		b = b[n+int(h.Len):]
+	}
+	return strings.Join(s, ", ")
+}
+
+// An event is a line of a log.
+type event struct {
+	line int
+	at   time.Duration
+	verb string // "recv", "send", "close" ...
+	data []byte
+	word string // "EOF", "reset", "error"; "" if there is data
+}
+
+// parseLog reads a log.
+func parseLog(log string) ([]event, error) {
+	var all []event
+	at := time.Duration(0)
+	for i, line := range strings.Split(log, "\n") {
+		e := event{line: i + 1}
+		rest := strings.TrimSpace(line)
+		if rest == "" || rest[0] == '#' {
+			continue
+		}
+		word, tail, _ := strings.Cut(rest, " ")
+		if d, err := time.ParseDuration(word); err == nil {
+			at, rest = d, tail
+		}
+		e.at = at
+		e.verb, rest, _ = strings.Cut(strings.TrimSpace(rest), " ")
+		var err error
+		switch e.verb {
+		case "recv", "send":
+			e.word, _, _ = strings.Cut(strings.TrimSpace(rest), " ")
+			if slices.Contains([]string{"EOF", "reset", "error"}, e.word) {
+				break
+			}
+			e.word = ""
+			e.data, err = parseBytes(rest)
+		case "close", "reset", "read-deadline", "write-deadline":
+		default:
+			err = fmt.Errorf("%q is no event", e.verb)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("wstest: line %d: %w", e.line, err)
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// parseBytes reads what formatBytes has written.
+func parseBytes(s string) (b []byte, err error) {
+	for s = strings.TrimSpace(s); s != "" && s[0] != '#'; s = strings.TrimSpace(s) {
+		if s[0] == '"' {
+			q, err := strconv.QuotedPrefix(s)
+			if err != nil {
+				return nil, fmt.Errorf("string %.20s: %w", s, err)
+			}
+			text, err := strconv.Unquote(q)
+			if err != nil {
+				return nil, fmt.Errorf("string %.20s: %w", s, err)
+			}
+			b, s = append(b, text...), s[len(q):]
+			continue
+		}
+		n := strings.IndexAny(s+" ", " \"#")
+		part, err := hex.DecodeString(s[:n])
+		if err != nil {
+			return nil, fmt.Errorf("bytes %.20s: %w", s, err)
+		}
+		b, s = append(b, part...), s[n:]
+	}
+	return b, nil
+}
+
+// Replay plays a log over nc: it sends what the recorded side has read, at the
+// same times, and compares what comes with what the recorded side has written. It
+// is how a recording becomes a test of the program that was recorded:
+//
+//	a, b := wstest.NetPipe()
+//	go program(a)
+//	err := wstest.Replay(b, log)
+//
+// Frames are compared unmasked, whatever pieces they come in, and of a handshake
+// that which is random is not compared: a recording of either side fits later
+// runs. Deadlines and failed calls in the log are not compared. What has to come
+// is waited for, for 10 s at most. The error says at which line of the log the
+// program did something else first. Replay closes nc in the end.
+func Replay(nc net.Conn, log string) error {
+	defer nc.Close()
+	return play(nc, log)
+}
+
+func play(nc net.Conn, log string) error {
+	events, err := parseLog(log)
+	if err != nil {
+		return err
+	}
+	p := &player{nc: nc, start: time.Now()}
+	for _, e := range events {
+		if err := p.play(e); err != nil {
+			return fmt.Errorf("wstest: line %d: %w", e.line, err)
+		}
+	}
+	return p.compareRest()
+}
+
+// A player plays the other side of a log.
+type player struct {
+	nc    net.Conn
+	start time.Time
+	want  []byte // what is yet to come, and is no whole frame so far
+	key   string // the Sec-WebSocket-Key of the live handshake
+	ended bool   // there is nothing more to come
+}
+
+func (p *player) play(e event) error {
+	switch {
+	case e.word == "error":
+		return nil
+	case e.verb == "recv":
+		if d := e.at - time.Since(p.start); d > 0 {
+			<-time.After(d)
+		}
+		switch e.word {
+		case "EOF":
+			if closeWrite(p.nc) != nil {
+				p.nc.Close()
+			}
+			return nil
+		case "reset":
+			reset(p.nc)
+			return nil
+		}
+		if _, err := p.nc.Write(p.answer(e.data)); err != nil {
+			return fmt.Errorf("cannot be sent: %w", err)
+		}
+		return nil
+	case e.verb == "send" && e.word == "":
+		p.want = append(p.want, e.data...)
+		return p.compare()
+	case e.verb == "send", e.verb == "close", e.verb == "reset":
+		return p.end()
+	}
+	return nil
+}
+
+// compare reads as much as is known to come whole.
+func (p *player) compare() error {
+	for len(p.want) > 0 {
+		if isHead(p.want) {
+			n := bytes.Index(p.want, []byte("\r\n\r\n")) + 4
+			if n < 4 {
+				return nil
+			}
+			got, err := readHead(p.wait())
+			if err != nil {
+				return fmt.Errorf("expected %q: %w", p.want[:n], err)
+			}
+			if err := p.compareHeads(string(p.want[:n]), string(got)); err != nil {
+				return err
+			}
+			p.want = p.want[n:]
+			continue
+		}
+		h, n := websocket.ParseHeader(p.want)
+		if n < 0 {
+			return p.compareRest()
+		}
+		if n == 0 || int64(len(p.want)-n) < h.Len {
+			return nil
+		}
+		want, masked := parseFrame(p.want[:n+int(h.Len)])
+		b, err := readFrame(p.wait())
+		if err != nil {
+			return fmt.Errorf("expected %v: %w", want, err)
+		}
+		got, also := parseFrame(b)
+		switch {
+		case got != want:
+			return fmt.Errorf("expected %v, not %v", want, got)
+		case masked != also:
+			return fmt.Errorf("expected another masking of %v", want)
+		}
+		p.want = p.want[n+int(h.Len):]
+	}
+	return nil
+}
+
+// compareRest reads what is no whole frame.
+func (p *player) compareRest() error {
+	got := make([]byte, len(p.want))
+	n, err := io.ReadFull(p.wait(), got)
+	switch {
+	case err != nil:
+		return fmt.Errorf("expected % x, not % x: %w", p.want, got[:n], err)
+	case !bytes.Equal(got, p.want):
+		return fmt.Errorf("expected % x, not % x", p.want, got)
+	}
+	p.want = nil
+	return nil
+}
+
+// end reads the end of what the program has to say.
+func (p *player) end() error {
+	if err := p.compareRest(); err != nil {
+		return err
+	}
+	if p.ended {
+		return nil
+	}
+	p.ended = true
+	var b [1]byte
+	n, err := p.wait().Read(b[:])
+	switch {
+	case n > 0:
+		return fmt.Errorf("expected the end, not the byte %#x", b[0])
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("expected the end: %w", err)
+	}
+	return nil
+}
+
+func (p *player) wait() net.Conn {
+	p.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	return p.nc
+}
+
+// compareHeads compares two HTTP messages, but for what is random in the first
+// and for the order of fields.
+func (p *player) compareHeads(want, got string) error {
+	p.key, _ = field(got, "Sec-WebSocket-Key")
+	w, g := headLines(want), headLines(got)
+	for i := range w {
+		if i >= len(g) || w[i] != g[i] {
+			return fmt.Errorf("expected %q in %q", w[i], got)
+		}
+	}
+	if len(g) > len(w) {
+		return fmt.Errorf("expected no such line as one in %q", got)
+	}
+	return nil
+}
+
+// headLines returns the first line, and the others in order without what differs
+// from run to run.
+func headLines(head string) []string {
+	lines := strings.Split(strings.TrimSuffix(head, "\r\n\r\n"), "\r\n")
+	lines = slices.DeleteFunc(lines, func(s string) bool {
+		name, _, _ := strings.Cut(strings.ToLower(s), ":")
+		return name == "sec-websocket-key" || name == "date"
+	})
+	slices.Sort(lines[1:])
+	return lines
+}
+
+// field returns the value of a field, and where it stands.
+func field(head, name string) (value string, at int) {
+	at = strings.Index(strings.ToLower(head), "\r\n"+strings.ToLower(name)+":")
+	if at < 0 {
+		return "", at
+	}
+	at += len("\r\n" + name + ":")
+	value, _, _ = strings.Cut(head[at:], "\r\n")
+	return strings.TrimSpace(value), at
+}
+
+// answer makes a recorded response fit the live request.
+func (p *player) answer(b []byte) []byte {
+	if p.key == "" || !bytes.HasPrefix(b, []byte("HTTP/1.")) {
+		return b
+	}
+	head, rest, _ := strings.Cut(string(b), "\r\n\r\n")
+	if old, _ := field(head, "Sec-WebSocket-Accept"); old != "" {
+		head = strings.Replace(head, old, websocket.AcceptKey(p.key), 1)
+	}
+	return []byte(head + "\r\n\r\n" + rest)
+}
+
+// Play plays a log, which may be written by hand, as Replay does: the Peer is the
+// other side of it. The connection is left as the log leaves it.
+func (p *Peer) Play(log string) {
+	p.t.Helper()
+	if err := play(p.Conn, log); err != nil {
+		p.t.Fatalf("%v", err)
+	}
+}
