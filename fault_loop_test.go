@@ -253,6 +253,10 @@ func failing(t *testing.T, name string, s scenario, way string, client bool, fau
 		require.Equal(t, err, v.told, name)
 	}
 	_, again := v.c.Next(bg)
+	if way == "Feed" {
+		require.Equal(t, err, v.c.Feed([]byte("too late"), v.handler()), name)
+		require.Equal(t, 1, v.closed, name)
+	}
 	for _, e := range []error{again, context.Cause(v.c.Context()), v.c.Write(bg, websocket.Text("x")), v.c.Post(websocket.Text("x")), v.c.Ping(bg)} {
 		require.Equal(t, err, e, name)
 	}
@@ -368,6 +372,9 @@ func failingHandshake(t *testing.T, name, accept, victim, end string, faults *ws
 	synctest.Wait()
 	require.Equal(t, handled.Load(), closed.Load(), name)
 	require.LessOrEqual(t, handled.Load(), int32(1), name)
+	for range ws.Conns() {
+		require.Fail(t, "a connection is left", name)
+	}
 	require.Positive(t, faults.Calls(wstest.Close), name)
 	if victim == "client" {
 		require.Positive(t, serverEnd.Calls(wstest.Close), name)
