@@ -344,6 +344,46 @@ func TestModel(t *testing.T) {
 	}
 }
 
+// modelEdges are what random streams seldom hit: one step on either side of a
+// limit of 1000, and two things wrong at a time.
+var modelEdges = []struct {
+	name string
+	in   []byte
+	end  string
+}{
+	{"1024 frames (A62)", frames(append([]any{bin0, ""}, times(1023, cont0, "")...)...), "eof"},
+	{"1025 frames (A62)", frames(append([]any{bin0, ""}, times(1024, cont0, "")...)...), "failed 1008"},
+	{"1025 frames of 33 bytes (A62)", frames(append([]any{bin0, "12345678901234567890123456789012"}, times(1024, cont0, "")...)...), "eof"},
+	{"1026 frames of 33 bytes (A62)", frames(append([]any{bin0, "12345678901234567890123456789012"}, times(1025, cont0, "")...)...), "failed 1008"},
+	{"stored block that fits (A49)", frames(zipped0, "\x00\xe8\x03\x17\xfc"), "eof"},
+	{"stored block that does not fit (A49)", frames(zipped0, "\x00\xe9\x03\x16\xfc"), "failed 1009"},
+	{"bad UTF-8 before a block that does not fit", frames(zipped0, "\x00\x01\x00\xfe\xff\xff"+"\x00\xff\xff\x00\x00"), "failed 1007"},
+	{"a block that does not fit before bad UTF-8", frames(zipped0, "\x00\xe9\x03\x16\xfc\xff"), "failed 1009"},
+	{"compressed frames as long as may be (A49)", append(frames(zipped0, "\x00"), 0, 127, 0, 0, 0, 0, 0, 1, 0x1f, 0x3f), "eof"},
+	{"compressed frames that are longer (A49)", append(frames(zipped0, "\x00"), 0, 127, 0, 0, 0, 0, 0, 1, 0x1f, 0x40), "failed 1009"},
+}
+
+// zipped0 is the first of several frames of a compressed message.
+var zipped0 = withRSV(text0, rsv1)
+
+// times repeats a frame.
+func times(n int, h Header, payload string) (all []any) {
+	for range n {
+		all = append(all, h, payload)
+	}
+	return all
+}
+
+func TestModelEdges(t *testing.T) {
+	for _, c := range modelEdges {
+		t.Run(c.name, func(t *testing.T) {
+			r := rules{client: true, limit: machineLimit, deflate: true, bits: 15}
+			require.Equal(t, c.end, modelled(c.in, r).end)
+			differ(t, c.in, []byte{1, 0, 3}, r)
+		})
+	}
+}
+
 // tape is a random tape.
 func tape(seed uint64, n int) []byte {
 	b := make([]byte, n)
@@ -430,6 +470,9 @@ func FuzzFeed(f *testing.F) {
 		if len(c.in) < 500 {
 			f.Add(c.in, []byte{0, 2}, byte(0), !c.server)
 		}
+	}
+	for _, c := range modelEdges {
+		f.Add(c.in, []byte{9}, byte(31), true)
 	}
 	for i := range 30 {
 		b := tape(uint64(i), 40)

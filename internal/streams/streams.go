@@ -77,7 +77,7 @@ func (m *maker) take(n int) []byte {
 func (m *maker) step() {
 	switch n := m.next(); {
 	case n < 140:
-		m.message(m.content(m.next()%8 > 0))
+		m.message(m.content(m.next()%4 > 0))
 	case n < 155:
 		m.frame(fin, ping, m.take(m.next()%126))
 	case n < 165:
@@ -115,7 +115,7 @@ func (m *maker) message(p []byte) {
 func (m *maker) content(valid bool) []byte {
 	how := m.next()
 	var p []byte
-	switch how % 4 {
+	switch how % 5 {
 	case 0:
 		p = bytes.Repeat([]byte{byte('a' + m.next()%26)}, m.size())
 	case 1:
@@ -123,13 +123,19 @@ func (m *maker) content(valid bool) []byte {
 	case 2:
 		p = []byte(strings.Repeat(`{"id":12345,"name":"a name","tags":["x","y"]},`, m.size()/46+1))
 		p = p[:len(p)-m.next()%46]
+	case 3: // what repeats is far away
+		period := bytes.Repeat([]byte{0}, 1+m.size()%1500)
+		for i := range period {
+			period[i] = byte(' ' + i*i%89)
+		}
+		p = bytes.Repeat(period, 3)
 	default:
 		p = m.take(how >> 2)
 	}
 	if valid {
 		return bytes.ToValidUTF8(p, []byte("?"))
 	}
-	if len(p) > 0 && how&4 != 0 {
+	if len(p) > 0 && how&64 != 0 {
 		p[m.next()*len(p)/256] = byte(m.next())
 	}
 	return p
@@ -139,10 +145,10 @@ func (m *maker) content(valid bool) []byte {
 func (m *maker) size() int {
 	sizes := [...]int{0, 1, 2, 125, 126, 127, 1000, 4095, 4096, 4097, 65535, 65536}
 	n := m.next()
-	if n < len(sizes) {
-		return sizes[n]
+	if n < 64 {
+		return sizes[n%len(sizes)]
 	}
-	return n
+	return n - 64
 }
 
 // compress makes the payload of a compressed message (RFC 7692 section 7.2.1) in one of the ways that encoders have.
@@ -235,7 +241,11 @@ func (m *maker) wrong(n int) {
 	case 4: // many fragments
 		size := m.next() % 4
 		m.frame(0, binaryFrame, nil)
-		for range 8 * m.next() {
+		count := m.next()
+		if count >= 128 { // about as many as are allowed
+			count += 1024 - 192
+		}
+		for range count {
 			m.frame(0, continuation, make([]byte, size))
 		}
 		m.frame(fin, continuation, nil)
