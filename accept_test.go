@@ -106,16 +106,16 @@ func upgrade(o *AcceptOptions) http.HandlerFunc {
 	}
 }
 
-// Every refusal ends the connection: a second request is not answered (A13).
-func TestAcceptRows_4_2(t *testing.T) {
-	noLeaks(t)
-	s := start(t, upgrade(nil))
-	type row struct {
-		name   string
-		in     string
-		status int
-	}
-	rows := []row{
+// A requestRow is a request as bytes, and the status that answers it.
+type requestRow struct {
+	name   string
+	in     string
+	status int
+}
+
+// requestRows are those of requestCases and those that net/http itself refuses.
+func requestRows(t testing.TB) []requestRow {
+	rows := []requestRow{
 		{"A2 HTTP/0.9", "GET /\r\n\r\n", 400},
 		{"A2 HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 405},
 		{"A2 HTTP/3.0", edit(t, goodRequest, "HTTP/1.1", "HTTP/3.0"), 505},
@@ -132,9 +132,16 @@ func TestAcceptRows_4_2(t *testing.T) {
 		{"20.9.19 bare line feeds", strings.ReplaceAll(goodRequest, "\r\n", "\n"), 101},
 	}
 	for _, c := range requestCases {
-		rows = append(rows, row{c.name, edit(t, goodRequest, c.edit...), c.status})
+		rows = append(rows, requestRow{c.name, edit(t, goodRequest, c.edit...), c.status})
 	}
-	for _, c := range rows {
+	return rows
+}
+
+// Every refusal ends the connection: a second request is not answered (A13).
+func TestAcceptRows_4_2(t *testing.T) {
+	noLeaks(t)
+	s := start(t, upgrade(nil))
+	for _, c := range requestRows(t) {
 		t.Run(c.name, func(t *testing.T) {
 			head, rest := exchange(t, s, c.in+goodRequest)
 			if head == "\r\n" && len(c.in) > 1<<20 {

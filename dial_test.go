@@ -116,21 +116,22 @@ func echoes(t testing.TB, c *Conn) {
 	require.NoError(t, c.Close(CloseNormalClosure, ""))
 }
 
-// A good answer is taken; after any other the connection is closed and nothing
-// is sent on it.
-func TestDialRows_4_1(t *testing.T) {
-	noLeaks(t)
+// An answerRow is a server's answer, and what Dial makes of it.
+type answerRow struct {
+	name     string
+	response string
+	err      string // "" if it is a good one; "HandshakeError": see responseCases
+	body     string
+}
+
+// answerRows are those of responseCases and others that have to do with bodies
+// and with what net/http itself refuses.
+func answerRows(t testing.TB) []answerRow {
 	refused := func(status int, reason string) string {
 		return fmt.Sprintf("websocket: handshake failed: %s (%d)", reason, status)
 	}
 	const noSwitch = "the server did not switch protocols"
-	type row struct {
-		name     string
-		response string
-		err      string // "" if it is a good one
-		body     string
-	}
-	rows := []row{
+	rows := []answerRow{
 		{"A102 204", "HTTP/1.1 204 No Content\r\n\r\n", refused(204, noSwitch), ""},
 		{"A102 302 to nowhere", "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", refused(302, noSwitch), ""},
 		{"A102 401", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nwho?\n", refused(401, noSwitch), "who?\n"},
@@ -155,13 +156,20 @@ func TestDialRows_4_1(t *testing.T) {
 		{"dropped before", "", "EOF", ""},
 	}
 	for _, c := range responseCases {
-		r := row{c.name, edit(t, goodResponse, c.edit...), "", ""}
+		r := answerRow{c.name, edit(t, goodResponse, c.edit...), "", ""}
 		if c.reason != "" {
 			r.err = "HandshakeError"
 		}
 		rows = append(rows, r)
 	}
-	for _, c := range rows {
+	return rows
+}
+
+// A good answer is taken; after any other the connection is closed and nothing
+// is sent on it.
+func TestDialRows_4_1(t *testing.T) {
+	noLeaks(t)
+	for _, c := range answerRows(t) {
 		t.Run(c.name, func(t *testing.T) {
 			gone := make(chan error, 1)
 			addr := serveRaw(t, nil, func(nc net.Conn, r *http.Request) {
