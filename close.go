@@ -153,10 +153,11 @@ func (e *panicError) Error() string {
 
 // quoted escapes what a peer chose, for error texts.
 func quoted(s string) string {
+	const most = 160
 	if s == "" {
 		return ""
 	}
-	return " " + strconv.QuoteToASCII(s)
+	return " " + excerpt(s, most)
 }
 
 // CodeOf returns the close code that err stands for: the peer's, ours, or

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // handshake.go owns both halves of the opening handshake (RFC 6455 section 4)
@@ -31,7 +32,7 @@ const (
 	keySize        = 24 // a Sec-WebSocket-Key: 16 bytes in base64
 	maxSubprotocol = 64 // names of a peer's list that are looked at
 	maxHost        = 255 + len(":65535")
-	maxExcerpt     = 48 // bytes of what a peer sent, in an error text
+	maxExcerpt     = 48 // bytes of what a peer sent, escaped, in an error text
 )
 
 // AcceptKey returns the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key
@@ -340,10 +341,20 @@ func received(values []string) string {
 	for i := 1; i < len(values) && len(s) <= maxExcerpt; i++ {
 		s += ", " + values[i]
 	}
-	if len(s) > maxExcerpt {
-		return ": " + strconv.QuoteToASCII(s[:maxExcerpt]) + "..."
+	return ": " + excerpt(s, maxExcerpt)
+}
+
+// excerpt quotes s in ASCII. What would be longer than most bytes is cut between
+// two characters.
+func excerpt(s string, most int) string {
+	for n, size := 0, 0; n < len(s); {
+		_, w := utf8.DecodeRuneInString(s[n:])
+		if size += len(strconv.QuoteToASCII(s[n:n+w])) - len(`""`); size > most {
+			return strconv.QuoteToASCII(s[:n]) + "..."
+		}
+		n += w
 	}
-	return ": " + strconv.QuoteToASCII(s)
+	return strconv.QuoteToASCII(s)
 }
 
 // printable makes an error text that may quote a peer fit to be logged: one
