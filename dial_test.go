@@ -165,6 +165,32 @@ func answerRows(t testing.TB) []answerRow {
 	return rows
 }
 
+// check checks what Dial returned, and told OnResponse.
+func (row answerRow) check(t testing.TB, conn *Conn, told *http.Response, err error) {
+	t.Helper()
+	var e *HandshakeError
+	switch isRefusal := errors.As(err, &e); {
+	case strings.HasPrefix(row.name, "A121"):
+		require.Regexp(t, `^websocket: [ -~]{1,240}$`, fmt.Sprint(err))
+	case row.err == "":
+		require.NoError(t, err)
+		require.Equal(t, 101, told.StatusCode)
+		conn.CloseNow()
+	case isRefusal:
+		require.Same(t, told, e.Response)
+		require.Equal(t, e.Status, told.StatusCode)
+		body, err := io.ReadAll(told.Body)
+		require.NoError(t, err)
+		if row.err != "HandshakeError" {
+			require.EqualError(t, e, row.err)
+			require.Equal(t, row.body, string(body))
+		}
+	default: // in net/http's words
+		require.Regexp(t, "^websocket: .*"+row.err+"$", fmt.Sprint(err))
+		require.Nil(t, told)
+	}
+}
+
 // A good answer is taken; after any other the connection is closed and nothing
 // is sent on it.
 func TestDialRows_4_1(t *testing.T) {
@@ -184,27 +210,7 @@ func TestDialRows_4_1(t *testing.T) {
 			})
 			var told *http.Response
 			conn, err := Dial(within(t), "ws://"+addr, &DialOptions{Subprotocols: []string{"a", "b"}, OnResponse: func(r *http.Response) { told = r }})
-			var e *HandshakeError
-			switch isRefusal := errors.As(err, &e); {
-			case strings.HasPrefix(c.name, "A121"):
-				require.Regexp(t, `^websocket: [ -~]{1,240}$`, fmt.Sprint(err))
-			case c.err == "":
-				require.NoError(t, err)
-				require.Equal(t, 101, told.StatusCode)
-				conn.CloseNow()
-			case isRefusal:
-				require.Same(t, told, e.Response)
-				require.Equal(t, e.Status, told.StatusCode)
-				body, err := io.ReadAll(told.Body)
-				require.NoError(t, err)
-				if c.err != "HandshakeError" {
-					require.EqualError(t, e, c.err)
-					require.Equal(t, c.body, string(body))
-				}
-			default: // in net/http's words
-				require.Regexp(t, "^websocket: .*"+c.err+"$", fmt.Sprint(err))
-				require.Nil(t, told)
-			}
+			c.check(t, conn, told, err)
 			require.NoError(t, <-gone)
 		})
 	}
