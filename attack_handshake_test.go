@@ -933,3 +933,6 @@ func (c *failsAfter) Write(p []byte) (int, error) {
 	n, _ := c.Conn.Write(p[:min(c.n, len(p))])
 	return n, c.err
 }
+
+// nothing is a logger for servers whose clients misbehave on purpose.
+func nothing() *log.Logger { return log.New(io.Discard, "", 0) }
