@@ -89,7 +89,7 @@ func TestAttackAnswers(t *testing.T) {
 					continue // it was offered then
 				}
 				for _, c := range cuts(row.response) {
-					if c.step == 1 && mode.server != nil {
+					if c.name != "whole" && (mode.server != nil || mode.z != nil) {
 						continue
 					}
 					synctest.Test(t, func(t *testing.T) {
@@ -642,9 +642,9 @@ func TestAttackErrorTexts(t *testing.T) {
 func TestAttackPooledMemory(t *testing.T) {
 	const pattern = 0xdb
 	taint := func() {
-		for size := 1; size <= 1<<17; size *= 2 {
+		for size := 1 << minBuffer; size <= 1<<17; size *= 2 {
 			var all []*buffer
-			for range 4 {
+			for range 2 {
 				b := borrow(size)
 				b.b = b.b[:cap(b.b)]
 				for i := range b.b {
@@ -666,7 +666,7 @@ func TestAttackPooledMemory(t *testing.T) {
 				peer := NewConn(r, Params{Client: !client, Config: cfg, Extensions: terms})
 				defer peer.CloseNow()
 				go c.Serve(bg, nil)
-				for _, n := range []int{0, 1, 2, 7, 125, 126, 500, 513, 4000, 5000, 65535, 65536, 100_000} {
+				for _, n := range []int{0, 1, 125, 126, 513, 5000, 65535, 65536} {
 					taint()
 					for _, m := range []Message{Binary(seq(n)), Prepare(Text(string(seq(n)))), {Type: MessageBinary, Data: seq(n), Plain: true}} {
 						require.NoError(t, c.Queue(m))

@@ -427,8 +427,10 @@ func TestCVE_2025_5399_AnswersThatCannotLeave(t *testing.T) {
 		}
 		b.Write(append(in, frames(text, "last")...))
 		require.Equal(t, "text last", read(t, c))
-		require.NotNil(t, c.out.buf)
-		require.Less(t, len(c.out.buf.b), 3*(MaxHeaderSize+125), "what waits")
+		c.out.mu.Lock()
+		waiting := len(c.out.buf.b)
+		c.out.mu.Unlock()
+		require.Less(t, waiting, 2*(MaxHeaderSize+125), "one pong waits")
 		_, err := c.Read(bg)
 		require.Error(t, err)
 		require.Less(t, since(), 20*time.Second, "Config.WriteTimeout")
@@ -445,7 +447,7 @@ func (c neverTakes) Write(p []byte) (int, error) {
 
 // Compression.
 
-var bomb = sync.OnceValue(func() string { return string(flate.Compress(nil, make([]byte, 256<<20), nil, 15)) })
+var bomb = sync.OnceValue(func() string { return string(flate.Compress(nil, make([]byte, 32<<20), nil, 15)) })
 
 func packed(h Header) Header { return withRSV(h, rsv1) }
 
@@ -455,9 +457,9 @@ const (
 )
 
 // uws compared the size of what came with its limit, not of what that inflates
-// to: 256 MB passed as 256 KB. Here the limit is on what is delivered: 1009.
+// to: 256 MB passed. Here the limit is on what is delivered: 1009.
 func TestCVE_2016_10544_InflatesBeyondLimit(t *testing.T) {
-	require.Less(t, len(bomb()), 1<<20)
+	require.Less(t, len(bomb()), 64<<10)
 	for _, terms := range []string{keepsWindow, resetsWindow} {
 		hit(t, false, terms, frames(packed(mk(bin)), bomb()), "1009 message too big")
 	}
@@ -1329,6 +1331,7 @@ func TestCVE_2024_23672_NeverCloses(t *testing.T) {
 			require.LessOrEqual(t, since(), 6*time.Second)
 			<-c.Context().Done()
 			r.Close()
+			pass(time.Second)
 		})
 	}
 }
