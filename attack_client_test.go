@@ -88,7 +88,7 @@ func TestAttackAnswers(t *testing.T) {
 				if mode.z != nil && row.name == "A101 extension" {
 					continue // it was offered then
 				}
-				for _, c := range cuts(row.response) {
+				for _, c := range handshakeCuts(row.response) {
 					if c.name != "whole" && (mode.server != nil || mode.z != nil) {
 						continue
 					}
@@ -126,7 +126,7 @@ func TestAttackEarlyAnswer(t *testing.T) {
 	want := []string{"text one", "binary " + string(seq(10_000)) + "end", "text two", "1000 bye"}
 	for mode, configs := range map[string][2]*tls.Config{"plain": {}, "TLS": {secure, trust}} {
 		for _, way := range []string{"Next", "Serve", "Feed"} {
-			for _, c := range cuts(goodResponse + early) {
+			for _, c := range handshakeCuts(goodResponse + early) {
 				t.Run(mode+" "+way+" "+c.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						a := &answerer{config: configs[0], cut: c, script: func(nc net.Conn, r *http.Request) {

@@ -39,9 +39,9 @@ type cut struct {
 	step  int
 }
 
-// cuts are the three ways in which each raw row runs: whole, a byte at a time,
+// handshakeCuts are the three ways in which each raw row runs: whole, a byte at a time,
 // and split at a place that is random, but always the same.
-func cuts(in string) []cut {
+func handshakeCuts(in string) []cut {
 	h := fnv.New64a()
 	io.WriteString(h, in)
 	r := rand.New(rand.NewPCG(h.Sum64(), 1))
@@ -112,11 +112,18 @@ func (l *memListener) dial(c cut) (*memnet.Conn, *cutConn) {
 func (l *memListener) client(config *tls.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: config,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			nc, _ := l.dial(cut{})
-			return nc, nil
-		},
+		DialContext:     l.dialContext,
 	}}
+}
+
+func (l *memListener) dialContext(context.Context, string, string) (net.Conn, error) {
+	a, b := memnet.Pipe(4 << 20)
+	select {
+	case l.conns <- a:
+		return b, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
 }
 
 // exchange sends in and returns all that comes back until the end.
@@ -203,7 +210,7 @@ func TestAttackRequests(t *testing.T) {
 					server, client *tls.Config
 					config         Config
 				}{{"plain", nil, nil, zip}, {"TLS", secure, trust, Config{}}} {
-					for _, c := range cuts(row.in) {
+					for _, c := range handshakeCuts(row.in) {
 						switch {
 						case c.name != "whole" && mode.server != nil: // TLS has its own pieces
 							continue
@@ -250,7 +257,7 @@ func TestAttackEarlyFrames(t *testing.T) {
 	want := string(frames(text, "hello", text, strings.Repeat("long", 2000), closed, closeFrame(1000, "")))
 	for name, accept := range acceptors {
 		for mode, configs := range map[string][2]*tls.Config{"plain": {}, "TLS": {secure, trust}} {
-			for _, c := range cuts(in) {
+			for _, c := range handshakeCuts(in) {
 				t.Run(name+" "+mode+" "+c.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						var calls atomic.Int32
@@ -290,7 +297,7 @@ func TestAttackCrossSite(t *testing.T) {
 			in = edit(t, in, "\r\n\r\n", "\r\nOrigin: "+c.origin+"\r\nCookie: session=secret\r\n\r\n")
 		}
 		for name, accept := range acceptors {
-			for _, cut := range cuts(in) {
+			for _, cut := range handshakeCuts(in) {
 				synctest.Test(t, func(t *testing.T) {
 					var calls atomic.Int32
 					l, _ := serveMem(t, &http.Server{Handler: accept(AcceptOptions{Origins: []string{"https://allowed.example"}}, &calls)}, nil)
@@ -410,7 +417,7 @@ func TestAttackHeaders(t *testing.T) {
 		"blank lines":    "GET / HTTP/1.1\r\nHost: a\r\nA:" + strings.Repeat(" ", 1<<20),
 		"many protocols": edit(t, goodRequest, "\r\n\r\n", "\r\n"+strings.Repeat("Sec-WebSocket-Protocol: a\r\n", 50_000)),
 	} {
-		for _, c := range cuts(in) {
+		for _, c := range handshakeCuts(in) {
 			t.Run(name+" "+c.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var calls atomic.Int32
@@ -467,7 +474,7 @@ func TestAttackExtensions(t *testing.T) {
 		in := edit(t, goodRequest, "\r\n\r\n", "\r\nSec-WebSocket-Extensions: "+c.offer+"\r\n\r\n")
 		for name, accept := range acceptors {
 			for _, z := range []*Compression{nil, {}} {
-				for _, cut := range cuts(in) {
+				for _, cut := range handshakeCuts(in) {
 					synctest.Test(t, func(t *testing.T) {
 						var calls atomic.Int32
 						l, _ := serveMem(t, &http.Server{Handler: accept(AcceptOptions{Config: Config{Compression: z}}, &calls)}, nil)
@@ -508,7 +515,7 @@ func TestAttackSubprotocols(t *testing.T) {
 	} {
 		in := edit(t, goodRequest, "\r\n\r\n", "\r\nSec-WebSocket-Protocol: "+c.offer+"\r\n\r\n")
 		for name, accept := range acceptors {
-			for _, cut := range cuts(in) {
+			for _, cut := range handshakeCuts(in) {
 				synctest.Test(t, func(t *testing.T) {
 					var calls atomic.Int32
 					l, _ := serveMem(t, &http.Server{Handler: accept(AcceptOptions{Subprotocols: []string{"chat", "superchat"}}, &calls)}, nil)
@@ -547,7 +554,7 @@ func TestAttackResponseSplitting(t *testing.T) {
 	} {
 		in := edit(t, goodRequest, "/chat", "/chat?q="+query)
 		for name, accept := range acceptors {
-			for _, c := range cuts(in) {
+			for _, c := range handshakeCuts(in) {
 				synctest.Test(t, func(t *testing.T) {
 					var calls atomic.Int32
 					inner := accept(AcceptOptions{}, &calls)
@@ -850,14 +857,14 @@ func TestAttackTooManyConnections(t *testing.T) {
 	})
 }
 
-// A failing listener fails as the kernel does: out of descriptors, or with
+// A failingListener fails as the kernel does: out of descriptors, or with
 // connections that are gone again.
-type failing struct {
+type failingListener struct {
 	*memListener
 	errs []error
 }
 
-func (l *failing) Accept() (net.Conn, error) {
+func (l *failingListener) Accept() (net.Conn, error) {
 	if len(l.errs) > 0 {
 		err := l.errs[0]
 		l.errs = l.errs[1:]
@@ -871,7 +878,7 @@ func (l *failing) Accept() (net.Conn, error) {
 func TestAttackAcceptFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
-		l := &failing{newMemListener(), []error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENFILE, syscall.EMFILE, syscall.ECONNRESET, syscall.EINTR}}
+		l := &failingListener{newMemListener(), []error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENFILE, syscall.EMFILE, syscall.ECONNRESET, syscall.EINTR}}
 		n := len(l.errs)
 		var lines logged
 		hs := &http.Server{Handler: acceptors["Server"](AcceptOptions{}, &calls), ErrorLog: log.New(&lines, "", 0)}

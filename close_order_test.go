@@ -23,20 +23,20 @@ import (
 // Every order of what can happen to a connection that ends, from both ends
 // (A72, A73, A74, A81): the rules below say what must come of it.
 
-// An event is one of the things that happen.
-type event byte
+// A happening is one of the things that happen.
+type happening byte
 
 const (
-	evClose    event = 'C' // this side: Close(1000)
-	evCloseNow event = 'N' // this side: CloseNow
-	evCancel   event = 'X' // the context of the read or of Serve ends
-	evWrite    event = 'W' // this side: a Write that finds the network full, and waits
-	evCutWrite event = 'Y' // the context of the write ends
-	evGoodbye  event = 'g' // the peer: a close frame with 4001
-	evFIN      event = 'f' // the peer: no more bytes
-	evReset    event = 'r' // the peer: a reset
-	evBreak    event = 'b' // the peer: a frame that breaks the rules
-	evTime     event = 't' // time passes, more than any timeout
+	evClose    happening = 'C' // this side: Close(1000)
+	evCloseNow happening = 'N' // this side: CloseNow
+	evCancel   happening = 'X' // the context of the read or of Serve ends
+	evWrite    happening = 'W' // this side: a Write that finds the network full, and waits
+	evCutWrite happening = 'Y' // the context of the write ends
+	evGoodbye  happening = 'g' // the peer: a close frame with 4001
+	evFIN      happening = 'f' // the peer: no more bytes
+	evReset    happening = 'r' // the peer: a reset
+	evBreak    happening = 'b' // the peer: a frame that breaks the rules
+	evTime     happening = 't' // time passes, more than any timeout
 )
 
 const allEvents = "CNXWYgfrbt"
@@ -87,18 +87,18 @@ func (e end) check(t testing.TB, err error, what string) {
 	}
 }
 
-// The rules. The first event that ends the connection decides what every later
+// A course is what happens by the rules. The first event that ends the connection decides what every later
 // call returns; what ends the transport decides what Close returns.
-type rules struct {
-	mode    string  // "read", "serve", "none": who reads
-	reading bool    // somebody does, Close included
-	input   []event // of the peer, and not read yet
-	mute    bool    // the peer can send nothing more
-	reset   bool    // the peer has reset the connection
-	blocked bool    // a Write waits
-	cancel  bool    // evCutWrite has come
-	waits   bool    // for the peer's close frame
-	last    end     // if not "", nothing more is read: last words are on their way for this, which takes 2 s at most
+type course struct {
+	mode    string      // "read", "serve", "none": who reads
+	reading bool        // somebody does, Close included
+	input   []happening // of the peer, and not read yet
+	mute    bool        // the peer can send nothing more
+	reset   bool        // the peer has reset the connection
+	blocked bool        // a Write waits
+	cancel  bool        // evCutWrite has come
+	waits   bool        // for the peer's close frame
+	last    end         // if not "", nothing more is read: last words are on their way for this, which takes 2 s at most
 
 	end      end       // "" while open
 	sent     CloseCode // in our close frame; 0: none
@@ -106,7 +106,7 @@ type rules struct {
 	cut      end       // what closed the transport; "" while it is open
 }
 
-func (r *rules) decide(e end) bool {
+func (r *course) decide(e end) bool {
 	if r.end != "" {
 		return false
 	}
@@ -115,7 +115,7 @@ func (r *rules) decide(e end) bool {
 }
 
 // finish: the transport goes.
-func (r *rules) finish(e end) {
+func (r *course) finish(e end) {
 	r.decide(e)
 	if r.cut == "" {
 		r.cut = e
@@ -123,7 +123,7 @@ func (r *rules) finish(e end) {
 }
 
 // goodbye: a close frame goes out and the peer's is waited for.
-func (r *rules) goodbye(e end) {
+func (r *course) goodbye(e end) {
 	if r.decide(e) {
 		r.sent, r.waits = ends[e].code, true
 	}
@@ -131,7 +131,7 @@ func (r *rules) goodbye(e end) {
 }
 
 // lastWords: the transport goes when the peer has closed its side, or later.
-func (r *rules) lastWords(e end) {
+func (r *course) lastWords(e end) {
 	if r.decide(e) {
 		r.sent = ends[e].code
 	}
@@ -139,7 +139,7 @@ func (r *rules) lastWords(e end) {
 }
 
 // consume: what has come is read, if anybody reads.
-func (r *rules) consume() {
+func (r *course) consume() {
 	for r.reading && r.last == "" && r.cut == "" && len(r.input) > 0 {
 		e := r.input[0]
 		r.input = r.input[1:]
@@ -160,7 +160,7 @@ func (r *rules) consume() {
 	}
 }
 
-func (r *rules) happen(e event) {
+func (r *course) happen(e happening) {
 	switch e {
 	case evClose:
 		if r.cut == "" {
@@ -198,7 +198,7 @@ func (r *rules) happen(e event) {
 			break
 		}
 		r.mute, r.reset = true, true
-		r.input = []event{evReset} // what was unread is lost
+		r.input = []happening{evReset} // what was unread is lost
 		if r.blocked {
 			r.finish("reset")
 		}
@@ -222,7 +222,7 @@ func (r *rules) happen(e event) {
 }
 
 // closeReturns checks what Close has returned.
-func (r *rules) closeReturns(t testing.TB, err error) {
+func (r *course) closeReturns(t testing.TB, err error) {
 	t.Helper()
 	if r.answered || r.cut == "cut" {
 		if err != nil {
@@ -303,7 +303,7 @@ func (s *stage) frame(h Header, payload string) {
 	s.peer.Write(frames(h, payload))
 }
 
-func (s *stage) play(e event) {
+func (s *stage) play(e happening) {
 	switch e {
 	case evClose:
 		s.wg.Go(func() { s.note(&s.closeErrs, s.c.Close(1000, "")) })
@@ -406,7 +406,7 @@ func TestCloseOrders(t *testing.T) {
 	for _, mode := range []string{"read", "serve", "none"} {
 		for _, client := range []bool{false, true} {
 			t.Run(fmt.Sprint(mode, " client=", client), func(t *testing.T) {
-				orders(most, func(order []event) {
+				orders(most, func(order []happening) {
 					synctest.Test(t, func(t *testing.T) { playOrder(t, mode, client, order) })
 				})
 			})
@@ -415,32 +415,32 @@ func TestCloseOrders(t *testing.T) {
 }
 
 // orders calls f with every sequence of 1 to most different events.
-func orders(most int, f func([]event)) {
-	var next func([]event)
-	next = func(order []event) {
+func orders(most int, f func([]happening)) {
+	var next func([]happening)
+	next = func(order []happening) {
 		if len(order) > 0 {
 			f(order)
 		}
 		if len(order) == most {
 			return
 		}
-		for _, e := range []event(allEvents) {
+		for _, e := range []happening(allEvents) {
 			if !slices.Contains(order, e) {
 				next(append(order, e))
 			}
 		}
 	}
-	next(make([]event, 0, most))
+	next(make([]happening, 0, most))
 }
 
-func playOrder(t *testing.T, mode string, client bool, order []event) {
+func playOrder(t *testing.T, mode string, client bool, order []happening) {
 	defer func() {
 		if t.Failed() {
 			t.Logf("in the order %s", order)
 		}
 	}()
 	s := newStage(t, mode, client)
-	r := &rules{mode: mode, reading: mode != "none"}
+	r := &course{mode: mode, reading: mode != "none"}
 	synctest.Wait()
 	for i, e := range order {
 		s.play(e)
@@ -491,14 +491,14 @@ func TestCloseAtOnce(t *testing.T) {
 	if !raceDetector && !testing.Short() {
 		most = 4
 	}
-	causes := map[event][]end{
+	causes := map[happening][]end{
 		evClose: {"closed"}, evCloseNow: {"cut"}, evCancel: {"going away"}, evCutWrite: {"write cut"},
 		evGoodbye: {"peer's"}, evFIN: {"EOF"}, evReset: {"reset"}, evBreak: {"rule"},
 	}
 	for _, mode := range []string{"read", "serve", "none"} {
 		for _, client := range []bool{false, true} {
 			t.Run(fmt.Sprint(mode, " client=", client), func(t *testing.T) {
-				orders(most, func(set []event) {
+				orders(most, func(set []happening) {
 					if !slices.IsSorted(set) || slices.Contains(set, evTime) {
 						return
 					}

@@ -465,6 +465,27 @@ func (z *inflater) unpack(b *buffer, p *piece, limit int64) error {
 	return nil
 }
 
+// collect appends to b, which is nil at first, all that a piece says. With the
+// last one the buffer has the whole message.
+func (z *inflater) collect(b *buffer, p piece, limit int64) (*buffer, error) {
+	if b == nil {
+		b = borrow(4 * len(p.data))
+	}
+	for {
+		if err := z.unpack(b, &p, limit); err != nil {
+			return b, err
+		}
+		if !z.full {
+			break
+		}
+		b = z.next(b, limit)
+	}
+	if p.last {
+		b = z.join(b)
+	}
+	return b, nil
+}
+
 // reuse makes room in b, which is full and was read.
 func (z *inflater) reuse(b *buffer) {
 	z.z.Slide(b.b)

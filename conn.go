@@ -546,21 +546,9 @@ func (c *Conn) inPlace(p []byte) bool {
 }
 
 // unpack inflates a piece of a compressed message to the end of msg.
-func (c *Conn) unpack(p piece) error {
-	if c.msg == nil {
-		c.msg = borrow(4 * len(p.data))
-	}
-	for {
-		if err := c.zip.unpack(c.msg, &p, c.config.ReadLimit); err != nil {
-			return c.fail(err.(*ProtocolError))
-		}
-		if !c.zip.full {
-			break
-		}
-		c.msg = c.zip.next(c.msg, c.config.ReadLimit)
-	}
-	if p.last {
-		c.msg = c.zip.join(c.msg)
+func (c *Conn) unpack(p piece) (err error) {
+	if c.msg, err = c.zip.collect(c.msg, p, c.config.ReadLimit); err != nil {
+		return c.fail(err.(*ProtocolError))
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func hit(t *testing.T, client bool, terms string, in []byte, want ...string) {
 	}
 	for _, terms := range all {
 		for _, way := range []string{"Next", "Serve", "Feed"} {
-			for _, c := range cuts(string(in)) {
+			for _, c := range handshakeCuts(string(in)) {
 				if c.step == 1 && len(in) > 32<<10 {
 					continue
 				}
@@ -132,7 +132,7 @@ func announced(h Header, length uint64, payload string) []byte {
 func asked(t *testing.T, o AcceptOptions, in string, status int) (answer string, n int64) {
 	t.Helper()
 	for name, accept := range acceptors {
-		for _, c := range cuts(in) {
+		for _, c := range handshakeCuts(in) {
 			if c.step == 1 && len(in) > 128<<10 {
 				continue
 			}
@@ -163,7 +163,7 @@ func asked(t *testing.T, o AcceptOptions, in string, status int) (answer string,
 // a limited part.
 func answers(t *testing.T, o DialOptions, response, want string) {
 	t.Helper()
-	for _, c := range cuts(response) {
+	for _, c := range handshakeCuts(response) {
 		synctest.Test(t, func(t *testing.T) {
 			sent := make(chan int, 1)
 			a := &answerer{cut: c, script: func(nc net.Conn, r *http.Request) {
@@ -394,7 +394,7 @@ func TestCVE_2024_52532_AnyBytes(t *testing.T) {
 		}
 		var first []string
 		for _, way := range []string{"Next", "Serve", "Feed"} {
-			for _, c := range cuts(string(in)) {
+			for _, c := range handshakeCuts(string(in)) {
 				synctest.Test(t, func(t *testing.T) {
 					a, b := memnet.Pipe(1 << 16)
 					b.Write(bytes.Clone(in))
@@ -447,9 +447,9 @@ func (c neverTakes) Write(p []byte) (int, error) {
 
 // Compression.
 
-var bomb = sync.OnceValue(func() string { return string(flate.Compress(nil, make([]byte, 32<<20), nil, 15)) })
+var zeroBomb = sync.OnceValue(func() string { return string(flate.Compress(nil, make([]byte, 32<<20), nil, 15)) })
 
-func packed(h Header) Header { return withRSV(h, rsv1) }
+func compressed(h Header) Header { return withRSV(h, rsv1) }
 
 const (
 	keepsWindow  = "permessage-deflate"
@@ -459,16 +459,16 @@ const (
 // uws compared the size of what came with its limit, not of what that inflates
 // to: 256 MB passed. Here the limit is on what is delivered: 1009.
 func TestCVE_2016_10544_InflatesBeyondLimit(t *testing.T) {
-	require.Less(t, len(bomb()), 64<<10)
+	require.Less(t, len(zeroBomb()), 64<<10)
 	for _, terms := range []string{keepsWindow, resetsWindow} {
-		hit(t, false, terms, frames(packed(mk(bin)), bomb()), "1009 message too big")
+		hit(t, false, terms, frames(compressed(mk(bin)), zeroBomb()), "1009 message too big")
 	}
 }
 
 // websockets for Python inflated without a limit. Here memory for a bomb is in
 // proportion to the limit, not to the bomb.
 func TestCVE_2018_1000518_DecompressionBomb(t *testing.T) {
-	in := frames(packed(mk(bin)), bomb())
+	in := frames(compressed(mk(bin)), zeroBomb())
 	c, r := rawPeer(t, Params{Extensions: keepsWindow, Config: quiet})
 	go r.Write(in)
 	var before, after runtime.MemStats
@@ -483,15 +483,15 @@ func TestCVE_2018_1000518_DecompressionBomb(t *testing.T) {
 // the same limits as a server.
 func TestCVE_2026_1526_ClientBomb(t *testing.T) {
 	for _, terms := range []string{keepsWindow, resetsWindow} {
-		hit(t, true, terms, frames(packed(bin), bomb()), "1009 message too big")
+		hit(t, true, terms, frames(compressed(bin), zeroBomb()), "1009 message too big")
 	}
 }
 
 // Bandit limited compressed frames only: a bomb in small frames passed. Here each
 // inflated chunk counts.
 func TestCVE_2026_39804_BombInFragments(t *testing.T) {
-	z := bomb()
-	in := frames(packed(mk(bin0)), z[:100])
+	z := zeroBomb()
+	in := frames(compressed(mk(bin0)), z[:100])
 	for i := 100; i < len(z); i += 100 {
 		in = append(in, frames(mk(cont0), z[i:min(i+100, len(z))])...)
 	}
@@ -504,7 +504,7 @@ func TestCVE_2026_27571_BombBeforeAuthentication(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, r := rawPeer(t, Params{Extensions: keepsWindow, Config: Config{ReadLimit: 4 << 10, KeepAlive: -1}})
 		var before, after runtime.MemStats
-		r.send(packed(mk(bin)), bomb()[:30<<10])
+		r.send(compressed(mk(bin)), zeroBomb()[:30<<10])
 		runtime.ReadMemStats(&before)
 		_, err := c.Read(bg)
 		runtime.ReadMemStats(&after)
@@ -516,9 +516,9 @@ func TestCVE_2026_27571_BombBeforeAuthentication(t *testing.T) {
 // eventlet had no limit for large frames, nor for highly compressed ones. Here
 // both are 1009, and input that inflates to nothing is 1008.
 func TestCVE_2021_21419_LargeOrCompressed(t *testing.T) {
-	hit(t, false, keepsWindow, announced(packed(mk(bin)), 1<<30, "x"), "1009 message too big")
-	hit(t, false, keepsWindow, frames(packed(mk(bin)), bomb()), "1009 message too big")
-	hit(t, false, keepsWindow, frames(packed(mk(bin)), strings.Repeat("\x00\x00\x00\xff\xff", 20_000)), "1008 compressed data that yields too little")
+	hit(t, false, keepsWindow, announced(compressed(mk(bin)), 1<<30, "x"), "1009 message too big")
+	hit(t, false, keepsWindow, frames(compressed(mk(bin)), zeroBomb()), "1009 message too big")
+	hit(t, false, keepsWindow, frames(compressed(mk(bin)), strings.Repeat("\x00\x00\x00\xff\xff", 20_000)), "1008 compressed data that yields too little")
 }
 
 // undici's client gave zlib a window that the server chose, of any size, and

@@ -49,9 +49,9 @@ func (r rules) sender() streams.Terms {
 	return streams.Terms{Client: !r.client, Deflate: r.deflate, Takeover: r.takeover, Bits: r.bits}
 }
 
-// cut cuts in into parts whose sizes come from cuts, over and over: 1 to 65,026
+// cutBy cuts in into parts whose sizes come from cuts, over and over: 1 to 65,026
 // bytes, most of them short. No cuts leave it whole.
-func cut(in, cuts []byte) (parts [][]byte) {
+func cutBy(in, cuts []byte) (parts [][]byte) {
 	in = bytes.Clone(in)
 	for i := 0; len(in) > 0; i++ {
 		n := len(in)
@@ -179,7 +179,7 @@ var ways = []way{
 func driven(t *testing.T, in, cuts []byte, r rules, w way) (got trace) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{parts: cut(in, cuts)}
+		s := &script{parts: cutBy(in, cuts)}
 		parts := len(s.parts)
 		p := r.params()
 		p.Config.OnPing = func(_ *Conn, p []byte) { got.events = append(got.events, "ping "+string(p)) }
@@ -248,14 +248,14 @@ func machined(t *testing.T, in, cuts []byte, r rules) (got trace) {
 	t.Helper()
 	m := machine{client: r.client, deflate: r.deflate, limit: int64(r.limit)}
 	zip := newInflater(direction{reset: !r.takeover, bits: r.bits})
-	var msg []byte
+	var msg *buffer
 	fail := func(err error) trace {
 		rule := err.(*ProtocolError)
 		got.end = fmt.Sprint("failed ", int(rule.Code))
 		got.replies = append(got.replies, fmt.Sprint("close ", int(rule.Code)))
 		return got
 	}
-	for _, b := range cut(in, cuts) {
+	for _, b := range cutBy(in, cuts) {
 		for len(b) > 0 {
 			p, n, err := m.next(b)
 			if err != nil {
@@ -282,12 +282,13 @@ func machined(t *testing.T, in, cuts []byte, r rules) (got trace) {
 					msg = nil
 				}
 				if !p.packed {
-					msg = append(msg, p.data...)
-				} else if msg, err = zip.unpack(msg, p, int64(r.limit)); err != nil {
+					msg = msg.grow(len(p.data))
+					msg.b = append(msg.b, p.data...)
+				} else if msg, err = zip.collect(msg, p, int64(r.limit)); err != nil {
 					return fail(err)
 				}
 				if p.last {
-					got.events = append(got.events, MessageType(p.op).String()+" "+string(msg))
+					got.events = append(got.events, MessageType(p.op).String()+" "+string(msg.b))
 				}
 			}
 		}
@@ -488,7 +489,7 @@ func FuzzFeed(f *testing.F) {
 		}
 		r := rulesOf(terms, client)
 		same(t, modelled(in, r), driven(t, in, cuts, r, feed), "Feed")
-		parts := cut(in, cuts)
+		parts := cutBy(in, cuts)
 		budget.Check(t, len(in), 4*r.limit+connSize+256*len(parts), func() {
 			s := &script{out: make([]byte, 0, 6*len(in))}
 			c := NewConn(s, r.params())

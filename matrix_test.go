@@ -412,34 +412,6 @@ func TestMatrixAll(t *testing.T) {
 	}
 }
 
-// A memListener accepts connections in memory.
-type memListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *memListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (l *memListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *memListener) Addr() net.Addr { return (&net.TCPAddr{}) }
-
-func (l *memListener) dial(context.Context, string, string) (net.Conn, error) {
-	a, b := memnet.Pipe(4000)
-	select {
-	case l.conns <- a:
-		return b, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
 // TestMatrixServer does to a Server all that can be done to it at the same time.
 func TestMatrixServer(t *testing.T) {
 	type do func(ctx context.Context, s *Server, client *http.Client) error
@@ -478,11 +450,11 @@ func TestMatrixServer(t *testing.T) {
 			for range 3 {
 				n++
 				synctest.Test(t, func(t *testing.T) {
-					l := &memListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+					l := newMemListener()
 					s := &Server{Handler: echo}
 					hs := &http.Server{Handler: s}
 					go hs.Serve(l)
-					tr := &http.Transport{DialContext: l.dial}
+					tr := &http.Transport{DialContext: l.dialContext}
 					client := &http.Client{Transport: tr}
 					var wg sync.WaitGroup
 					for i := range 2 + n%15 {
