@@ -243,6 +243,15 @@ func (c *Conn) next(ctx context.Context) (m Message, err error) {
 // the next message.
 func (c *Conn) advance(m *Message) (ok bool, err error) {
 	for {
+		var err error
+		if *m, ok, err = c.quick(); ok {
+			c.lent = m.Data
+			c.sendPongs()
+			return true, nil
+		}
+		if err != nil {
+			return false, c.fail(errUTF8)
+		}
 		p, err := c.step()
 		switch {
 		case err != nil:
@@ -260,6 +269,19 @@ func (c *Conn) advance(m *Message) (ok bool, err error) {
 			return ok, err
 		}
 	}
+}
+
+// quick returns the next message if that is all here, in one frame.
+func (c *Conn) quick() (m Message, ok bool, err error) {
+	if c.stream != nil {
+		return m, false, nil
+	}
+	t, data, n, err := c.machine.whole(c.rest)
+	if n == 0 || err != nil {
+		return m, false, err
+	}
+	c.rest = c.rest[n:]
+	return Message{Type: t, Data: data}, true, nil
 }
 
 // Messages returns the messages as they come, for a range loop. Each is lent
@@ -306,7 +328,7 @@ func (c *Conn) Write(ctx context.Context, m Message) error {
 // Queue adds a message to those that go with the next Write or Flush, or when
 // [Conn.Serve] or [Conn.Feed] has used up its input. It copies m.Data, does not
 // wait, and returns ErrQueueFull beyond Config.QueueLimit.
-func (c *Conn) Queue(m Message) error { return c.out.queue(m) }
+func (c *Conn) Queue(m Message) error { return c.out.queue(&m) }
 
 // Flush sends what was queued, and returns when the network has taken it. For
 // ctx the same holds as for Write. Over a transport that does not block it
@@ -316,7 +338,7 @@ func (c *Conn) Flush(ctx context.Context) error { return c.settle(c.out.flush(ct
 // Post is Queue for those who cannot wait and do not flush: the message leaves
 // by itself.
 func (c *Conn) Post(m Message) error {
-	if err := c.out.queue(m); err != nil {
+	if err := c.out.queue(&m); err != nil {
 		return err
 	}
 	c.kick()

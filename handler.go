@@ -65,33 +65,34 @@ func (c *Conn) Serve(ctx context.Context, h *Handler) error {
 }
 
 // serve is Serve's loop.
-func (c *Conn) serve(ctx context.Context, h *Handler) error {
+func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 	c.serving.Store(true)
-	for {
-		m, err := c.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if h.Message == nil {
-			continue
-		}
-		if err := c.callback(func() { h.Message(c, m) }); err != nil {
-			return err
+	if err = c.begin(ctx); err != nil {
+		return err
+	}
+	for err == nil {
+		if err = c.eat(h); err == nil {
+			err = c.fill(ctx)
 		}
 	}
+	c.quit(err)
+	return err
 }
 
 // callback runs f, and turns its panic into an error.
 func (c *Conn) callback(f func()) (err error) {
 	c.calling.Store(true)
-	defer func() {
-		c.calling.Store(false)
-		if v := recover(); v != nil {
-			err = &panicError{v, debug.Stack()}
-		}
-	}()
+	defer func() { c.returned(&err, recover()) }()
 	f()
 	return nil
+}
+
+// returned ends callbacks, the last of which may have panicked with v.
+func (c *Conn) returned(err *error, v any) {
+	c.calling.Store(false)
+	if v != nil {
+		*err = &panicError{v, debug.Stack()}
+	}
 }
 
 // abandon ends a connection whose handler failed.
@@ -156,9 +157,13 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	}
 	c.due.Store(0)
 	c.heard.Store(int64(now))
-	err := c.eat(early, h)
+	c.rest = early
+	err := c.eat(h)
+	poison(early)
 	if err == nil {
-		err = c.eat(p, h)
+		c.rest = p
+		err = c.eat(h)
+		poison(p)
 	}
 	c.ponged = false
 	if err == nil {
@@ -213,30 +218,59 @@ func (c *Conn) lookIn(d time.Duration) {
 	}
 }
 
-// eat calls h for what p completes.
-func (c *Conn) eat(p []byte, h *Handler) error {
-	defer poison(p)
-	for c.rest = p; ; {
+// eat calls h for what is here.
+func (c *Conn) eat(h *Handler) (err error) {
+	calling := false
+	defer func() {
+		if calling {
+			c.returned(&err, recover())
+		}
+	}()
+	for {
 		if c.over.Load() {
 			return c.reason()
 		}
+		m, ok, err := c.quick()
+		if ok && h.Message != nil {
+			if !calling {
+				calling = true
+				c.calling.Store(true)
+			}
+			h.Message(c, m)
+			poison(m.Data)
+		}
+		if ok {
+			continue
+		}
+		if calling {
+			calling = false
+			c.calling.Store(false)
+		}
+		if err != nil {
+			return c.fail(errUTF8)
+		}
 		piece, err := c.step()
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if piece.op == 0 {
+		case piece.op == 0:
 			return nil
+		case c.stream != nil:
+			if err := c.skip(piece); err != nil {
+				return err
+			}
+			continue
 		}
-		m, whole, err := c.collect(piece)
+		m, ok, err = c.collect(piece)
 		if err != nil {
 			return err
 		}
-		if whole && h.Message != nil {
+		if ok && h.Message != nil {
 			if err := c.callback(func() { h.Message(c, m) }); err != nil {
 				return err
 			}
 		}
-		if whole {
+		if ok {
 			c.reclaim()
 		}
 	}

@@ -1,6 +1,9 @@
 package websocket
 
-import "math"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // machine.go owns the receiving half of the protocol: which frame may follow
 // which, masking, UTF-8 and limits. It does no I/O, takes no lock and reads no
@@ -70,6 +73,42 @@ func (m *machine) next(b []byte) (p piece, n int, err error) {
 		return p, n + k, err
 	}
 	return m.payload(b)
+}
+
+// whole is next for the most frequent input: a message in one frame, all of it
+// in b and nothing before it. Otherwise it eats nothing, and next has to look.
+func (m *machine) whole(b []byte) (t MessageType, data []byte, n int, err error) {
+	if len(b) < 2 || m.have > 0 || m.inside || m.msg != 0 {
+		return 0, nil, 0, nil
+	}
+	t, n = MessageType(b[0]&^0x80), 2
+	size := uint(b[1])
+	if !m.client {
+		size, n = size^0x80, 6 // the mask bit must be set
+	}
+	if b[0] < 0x80 || t != MessageText && t != MessageBinary {
+		return 0, nil, 0, nil
+	}
+	if size == 126 && len(b) > n+2 {
+		size = uint(b[2])<<8 | uint(b[3])
+		if n += 2; size < 126 {
+			return 0, nil, 0, nil
+		}
+	} else if size > 125 {
+		return 0, nil, 0, nil
+	}
+	end := n + int(size)
+	if end > len(b) || int64(size) > m.limit {
+		return 0, nil, 0, nil
+	}
+	data = b[n:end]
+	if !m.client {
+		Mask(data, binary.LittleEndian.Uint32(b[n-4:n]))
+	}
+	if t == MessageText && !validText(data) { // section 8.1
+		err = errUTF8
+	}
+	return t, data, end, err
 }
 
 // header reads a header, or the next part of one, and returns how much of b it

@@ -222,26 +222,30 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 }
 
 // queue adds m if there is room.
-func (o *outbox) queue(m Message) error {
+func (o *outbox) queue(m *Message) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	var packed []byte
-	if o.zip.wants(&m) {
-		var b *buffer
-		packed, b = o.zip.ahead(&m)
-		defer b.release()
+	if !o.zip.wants(m) {
+		return o.queuePacked(m, nil)
 	}
+	packed, b := o.zip.ahead(m)
+	defer b.release()
+	return o.queuePacked(m, packed)
+}
+
+func (o *outbox) queuePacked(m *Message, packed []byte) (err error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	switch {
 	case o.err != nil:
-		return o.err
+		err = o.err
 	case !o.room(MaxHeaderSize+len(m.Data), o.buf, o.held, o.fly):
-		return ErrQueueFull
+		err = ErrQueueFull
+	default:
+		o.message(m, packed)
 	}
-	o.message(&m, packed)
-	return nil
+	o.mu.Unlock()
+	return err
 }
 
 // control queues a ping and returns when it is out.

@@ -16,7 +16,7 @@ type rawReader struct {
 
 	// One call's.
 	c   *Conn  // whose input buffer p is; nil if it is another's
-	p   []byte // nil once there was nothing to read
+	p   []byte // nil while it waits without
 	n   int
 	err error
 }
@@ -41,14 +41,11 @@ func newRawReader(nc net.Conn) *rawReader {
 	return r
 }
 
-// read reads into p, or into c's input buffer if p is nil. It may return nothing
-// and no error: then it has waited, without a buffer, until there is something.
+// read reads into p, or into c's input buffer if p is nil.
 func (r *rawReader) read(c *Conn, p []byte) (int, error) {
-	if p == nil {
-		p = c.input()
+	if r.p, r.c = p, nil; p == nil {
 		r.c = c
 	}
-	r.p = p
 	if err := r.rc.Read(r.try); err != nil {
 		return 0, err
 	}
@@ -57,9 +54,8 @@ func (r *rawReader) read(c *Conn, p []byte) (int, error) {
 
 // attempt is called when there may be something to read; false waits for more.
 func (r *rawReader) attempt(fd uintptr) bool {
-	if r.p == nil { // it has waited
-		r.n, r.err = 0, nil
-		return true
+	if r.c != nil {
+		r.p = r.c.input()
 	}
 	for {
 		r.n, r.err = syscall.Read(int(fd), r.p)
@@ -69,10 +65,9 @@ func (r *rawReader) attempt(fd uintptr) bool {
 	}
 	switch {
 	case r.err == syscall.EAGAIN:
-		r.p = nil
 		if r.c != nil {
+			r.p = nil
 			r.c.dropInput()
-			r.c = nil
 		}
 		return false
 	case r.err != nil:
