@@ -345,6 +345,7 @@ func (c *Conn) finish(code CloseCode, reason string, cause error) error {
 	c.out.goodbye(code, reason, cause)
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	c.out.flush(ctx)
+	c.out.watch.disarm() // else the deadline that cancel sets meets the goodbye of TLS
 	cancel()
 	if c.fed.Load() { // whoever drives the transport may still flush
 		c.over.Store(true)

@@ -159,26 +159,76 @@ func TestCompressedInterrupted(t *testing.T) {
 	}
 }
 
+// secure returns both ends of a TLS connection over a and b.
+func secure(t *testing.T, a, b net.Conn) (server, client *tls.Conn) {
+	hs := certified()
+	trust := hs.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	trust.ServerName = "example.com"
+	server, client = tls.Server(a, &tls.Config{Certificates: hs.TLS.Certificates}), tls.Client(b, trust)
+	done := make(chan error)
+	go func() { done <- server.Handshake() }()
+	require.NoError(t, client.Handshake())
+	require.NoError(t, <-done)
+	return server, client
+}
+
+// certified has a certificate.
+var certified = sync.OnceValue(func() *httptest.Server {
+	hs := httptest.NewTLSServer(nil)
+	hs.Close()
+	return hs
+})
+
+// A connection that has answered a close frame says goodbye by TLS too, however
+// long the network takes (RFC 6455 section 7.1.1).
+func TestTLSGoodbye(t *testing.T) {
+	certified()
+	for _, client := range []bool{false, true} {
+		for n, fired := 1, 1; fired > 0; n++ {
+			synctest.Test(t, func(t *testing.T) {
+				faults := &wstest.Faults{At: []wstest.Fault{{Call: wstest.Write, N: n, Do: wstest.Delay, Delay: time.Second / 10}}}
+				var r wstest.Recorder
+				a, b := wstest.NetPipe()
+				a = faults.Wrap(r.Wrap(a))
+				var own, peer *tls.Conn
+				if client {
+					peer, own = secure(t, b, a)
+				} else {
+					own, peer = secure(t, a, b)
+				}
+				c := websocket.NewConn(own, websocket.Params{Client: client})
+				go c.Serve(bg, nil)
+				p := wstest.NewPeer(t, peer, wstest.Role(!client))
+				p.SendFrames(wstest.CloseFrame(4000, ""))
+				p.ExpectClose(4000)
+				if client {
+					p.CloseWrite()
+				}
+				p.ExpectEOF()
+				p.Close()
+				<-c.Context().Done()
+				require.Contains(t, r.Log(), "send 1703030013", "close_notify: an encrypted record of two bytes")
+				fired = faults.Fired()
+			})
+		}
+	}
+}
+
 // A75: TLS that ends without close_notify has been cut off, whoever it was:
 // nothing of a message is delivered, and no end is a good one without a close
 // frame, close_notify or not.
 func TestTLSTruncated(t *testing.T) {
-	hs := httptest.NewTLSServer(nil) // for its certificate
-	defer hs.Close()
-	trust := hs.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	trust.ServerName = "example.com"
+	certified()
 	const half = "half a record"
 	// run sends a message and then as much of another as where says.
 	run := func(t *testing.T, where string, notify, client bool, faults *wstest.Faults) {
 		a, b := wstest.NetPipe()
-		own, peer := tls.Server(a, &tls.Config{Certificates: hs.TLS.Certificates}), tls.Client(faults.Wrap(b), trust)
+		var own, peer *tls.Conn
 		if client {
-			own, peer = tls.Client(a, trust), tls.Server(faults.Wrap(b), &tls.Config{Certificates: hs.TLS.Certificates})
+			peer, own = secure(t, faults.Wrap(b), a)
+		} else {
+			own, peer = secure(t, a, faults.Wrap(b))
 		}
-		shaken := make(chan error)
-		go func() { shaken <- peer.Handshake() }()
-		require.NoError(t, own.Handshake())
-		require.NoError(t, <-shaken)
 		c := websocket.NewConn(own, websocket.Params{Client: client})
 		p := wstest.NewPeer(t, peer, wstest.Role(!client))
 		p.SendText("whole")
