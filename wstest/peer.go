@@ -62,7 +62,7 @@ func NewPeer(t TB, nc net.Conn, role Role) *Peer {
 type panics struct{}
 
 func (panics) Helper()                           {}
-func (panics) Fatalf(format string, args ...any) { panic(fmt.Sprintf("wstest: "+format, args...)) }
+func (panics) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
 // A Frame is one frame, as it is before masking.
 type Frame struct {
@@ -132,7 +132,7 @@ func (p *Peer) Bytes(frames ...Frame) []byte {
 func (p *Peer) Send(b []byte) {
 	p.t.Helper()
 	if _, err := p.Write(b); err != nil {
-		p.t.Fatalf("peer cannot send %d bytes: %v", len(b), err)
+		p.t.Fatalf("wstest: peer cannot send %d bytes: %v", len(b), err)
 	}
 }
 
@@ -173,7 +173,7 @@ func (p *Peer) Frame() Frame {
 	p.t.Helper()
 	f, err := p.frame()
 	if err != nil {
-		p.t.Fatalf("peer expects a frame: %v", err)
+		p.t.Fatalf("wstest: peer expects a frame: %v", err)
 	}
 	return f
 }
@@ -245,9 +245,9 @@ func (p *Peer) Expect(frames ...Frame) {
 		got, err := p.frame()
 		switch {
 		case err != nil:
-			p.t.Fatalf("peer expects %v: %v", want, err)
+			p.t.Fatalf("wstest: peer expects %v: %v", want, err)
 		case got != want:
-			p.t.Fatalf("peer expects %v, not %v", want, got)
+			p.t.Fatalf("wstest: peer expects %v, not %v", want, got)
 		}
 	}
 }
@@ -265,9 +265,9 @@ func (p *Peer) ExpectBytes(want []byte) {
 	n, err := io.ReadFull(p.patient(), got)
 	switch {
 	case err != nil:
-		p.t.Fatalf("peer expects % x, not % x: %v", want, got[:n], err)
+		p.t.Fatalf("wstest: peer expects % x, not % x: %v", want, got[:n], err)
 	case !bytes.Equal(want, got):
-		p.t.Fatalf("peer expects % x, not % x", want, got)
+		p.t.Fatalf("wstest: peer expects % x, not % x", want, got)
 	}
 }
 
@@ -279,11 +279,11 @@ func (p *Peer) ExpectClose(code websocket.CloseCode) (reason string) {
 		f, err := p.frame()
 		switch {
 		case err != nil:
-			p.t.Fatalf("peer expects close %d: %v", code, err)
+			p.t.Fatalf("wstest: peer expects close %d: %v", code, err)
 		case f.Op != websocket.OpClose:
 			continue
 		case !strings.HasPrefix(f.Payload, CloseFrame(code, "").Payload) || f.Payload != "" && code == websocket.CloseNoStatusReceived:
-			p.t.Fatalf("peer expects close %d, not %v", code, f)
+			p.t.Fatalf("wstest: peer expects close %d, not %v", code, f)
 		}
 		return f.Payload[min(2, len(f.Payload)):]
 	}
@@ -306,9 +306,9 @@ func (p *Peer) expectEnd(name string, want error) {
 	var b [1]byte
 	switch n, err := p.patient().Read(b[:]); {
 	case n > 0:
-		p.t.Fatalf("peer expects %s, not the byte %#x", name, b[0])
+		p.t.Fatalf("wstest: peer expects %s, not the byte %#x", name, b[0])
 	case !errors.Is(err, want):
-		p.t.Fatalf("peer expects %s, not: %v", name, err)
+		p.t.Fatalf("wstest: peer expects %s, not: %v", name, err)
 	}
 }
 
@@ -319,9 +319,9 @@ func (p *Peer) ExpectSilence(d time.Duration) {
 	var b [1]byte
 	switch n, err := p.Conn.Read(b[:]); {
 	case n > 0:
-		p.t.Fatalf("peer expects silence, not the byte %#x", b[0])
+		p.t.Fatalf("wstest: peer expects silence, not the byte %#x", b[0])
 	case !errors.Is(err, os.ErrDeadlineExceeded):
-		p.t.Fatalf("peer expects silence, not: %v", err)
+		p.t.Fatalf("wstest: peer expects silence, not: %v", err)
 	}
 }
 
@@ -329,7 +329,7 @@ func (p *Peer) ExpectSilence(d time.Duration) {
 func (p *Peer) CloseWrite() {
 	p.t.Helper()
 	if err := closeWrite(p.Conn); err != nil {
-		p.t.Fatalf("peer: %v", err)
+		p.t.Fatalf("wstest: peer: %v", err)
 	}
 }
 
@@ -361,7 +361,7 @@ func (p *Peer) Request() *http.Request {
 			return r
 		}
 	}
-	p.t.Fatalf("peer expects a request: %v", err)
+	p.t.Fatalf("wstest: peer expects a request: %v", err)
 	return nil
 }
 
@@ -381,9 +381,9 @@ func (p *Peer) Dial(target string, lines ...string) *http.Response {
 	r := p.Response()
 	switch {
 	case r.StatusCode != http.StatusSwitchingProtocols:
-		p.t.Fatalf("peer expects 101, not %s", r.Status)
+		p.t.Fatalf("wstest: peer expects 101, not %s", r.Status)
 	case r.Header.Get("Sec-WebSocket-Accept") != websocket.AcceptKey(dialKey):
-		p.t.Fatalf("peer expects another Sec-WebSocket-Accept than %q", r.Header.Get("Sec-WebSocket-Accept"))
+		p.t.Fatalf("wstest: peer expects another Sec-WebSocket-Accept than %q", r.Header.Get("Sec-WebSocket-Accept"))
 	}
 	return r
 }
@@ -399,7 +399,7 @@ func (p *Peer) Response() *http.Response {
 			return r
 		}
 	}
-	p.t.Fatalf("peer expects a response: %v", err)
+	p.t.Fatalf("wstest: peer expects a response: %v", err)
 	return nil
 }
 
