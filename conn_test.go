@@ -547,6 +547,44 @@ func TestWriteCutShort(t *testing.T) {
 	})
 }
 
+// tornConn takes a byte and fails, and calls back meanwhile.
+type tornConn struct {
+	net.Conn
+	meanwhile func()
+}
+
+func (c *tornConn) Write(p []byte) (int, error) {
+	c.meanwhile()
+	n, _ := c.Conn.Write(p[:1])
+	return n, errReset
+}
+
+// The same for those who wait for the batch that breaks off, and for what was
+// queued behind it, before the connection is closed for it (A82).
+func TestNothingBehindTornFrame(t *testing.T) {
+	for _, behind := range []bool{false, true} {
+		a, b := memnet.Pipe(100)
+		nc := &tornConn{Conn: a}
+		c := NewConn(nc, Params{Config: quiet})
+		o := &c.out
+		nc.meanwhile = func() {
+			if behind {
+				require.NoError(t, c.Queue(Text("behind")))
+			}
+		}
+		require.NoError(t, c.Queue(Text("torn")))
+		require.Equal(t, errReset, o.flush(bg))
+		o.mu.Lock()
+		require.Equal(t, errReset, o.until(bg, o.last), "who waited for it")
+		o.mu.Unlock()
+		require.Equal(t, errReset, o.flush(bg))
+		require.Equal(t, errReset, c.Write(bg, Text("later")))
+		c.CloseNow()
+		all, _ := io.ReadAll(b)
+		require.Equal(t, "\x81", string(all))
+	}
+}
+
 // DESIGN section 8: WriteTimeout. A peer that does not read is given up.
 func TestWriteTimeout(t *testing.T) {
 	for name, write := range map[string]func(*Conn) error{

@@ -466,3 +466,44 @@ func TestDeadlineInFrame(t *testing.T) {
 		}
 	}
 }
+
+// A82: many writers wait for one batch, which breaks off in a frame. All of them
+// get its error, and nothing is sent behind the torn frame, though the transport
+// would take it.
+func TestBatchBreaks(t *testing.T) {
+	for round := range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			faults := &wstest.Faults{At: []wstest.Fault{
+				{Call: wstest.Write, N: 1, Do: wstest.Delay, Delay: time.Second}, // meanwhile the others queue up
+				{Call: wstest.Write, N: 2, Bytes: 7 + round%20},
+			}}
+			l := wstest.Link{ServerFaults: faults}
+			a, b := l.NetPipe()
+			c := websocket.NewConn(b, websocket.Params{})
+			errs := make(chan error)
+			const writers = 16
+			for i := range writers {
+				go func() { errs <- c.Write(bg, websocket.Text(fmt.Sprint("message ", i))) }()
+			}
+			good := 0
+			for range writers {
+				if err := <-errs; err == nil {
+					good++
+				} else {
+					require.Equal(t, wstest.ErrFault, err)
+				}
+			}
+			<-c.Context().Done()
+			require.Equal(t, 2, faults.Calls(wstest.Write), "nothing is sent behind a torn frame")
+			all, err := io.ReadAll(a)
+			require.NoError(t, err)
+			n := 0
+			for h, k := websocket.ParseHeader(all); k > 0 && int(h.Len) <= len(all)-k; h, k = websocket.ParseHeader(all) {
+				require.Regexp(t, `^message \d+$`, string(all[k:k+int(h.Len)]))
+				all = all[k+int(h.Len):]
+				n++
+			}
+			require.LessOrEqual(t, good, n)
+		})
+	}
+}

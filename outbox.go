@@ -58,7 +58,7 @@ type outbox struct {
 	deserted bool  // and nobody reads any more who could see it come
 	cut      bool  // the transport is closed
 	err      error // why nothing can be sent any more; sticky
-	why      error // what broke the transport
+	why      error // what broke the transport, or ended it: nothing is written any more
 }
 
 // keys makes masking keys that nobody can predict (RFC 6455 section 10.3).
@@ -372,7 +372,7 @@ func (o *outbox) flush(ctx context.Context) error {
 	for n := o.last; o.done < n; {
 		var err error
 		switch {
-		case o.cut || o.why != nil: // a batch that broke off must not be followed by another
+		case o.why != nil:
 			return o.err
 		case o.stuck:
 			return syscall.EAGAIN
@@ -409,7 +409,7 @@ func (o *outbox) until(ctx context.Context, n uint64) error {
 	for o.done < n {
 		var err error
 		switch {
-		case o.cut || o.why != nil: // a batch that broke off must not be followed by another
+		case o.why != nil:
 			return o.err
 		case o.stuck:
 			if err = o.waitFor(ctx, o.left()); err != nil && ctx.Err() == nil {
