@@ -471,7 +471,7 @@ func TestDeadlineInFrame(t *testing.T) {
 // get its error, and nothing is sent behind the torn frame, though the transport
 // would take it.
 func TestBatchBreaks(t *testing.T) {
-	for round := range 200 {
+	for round := range 100 {
 		synctest.Test(t, func(t *testing.T) {
 			faults := &wstest.Faults{At: []wstest.Fault{
 				{Call: wstest.Write, N: 1, Do: wstest.Delay, Delay: time.Second}, // meanwhile the others queue up

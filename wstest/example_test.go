@@ -145,13 +145,13 @@ func ExamplePeer_Play() {
 	}()
 	peer := wstest.NewPeer(nil, b, wstest.Client)
 	peer.Play(`
-		recv 018200000000 "He"       # a masked text frame, not the last
-		recv 898300000000 "mmm"       # a ping between
-		send 8a03 "mmm"              # is answered
-		recv 808300000000 "llo"      # the rest of the message
-		send 8105 "Hello"
-		recv 888200000000 03e8       # close 1000
-		send 8802 03e8
+		recv [masked text more "Hel"]
+		recv [masked ping "still there?"]
+		send [pong "still there?"]
+		recv 80820102 0304 6d6d        # the rest of the message, byte by byte
+		send [text "Hello"]
+		recv [masked close 1000 "bye"]
+		send [close 1000]
 		send EOF
 	`)
 	fmt.Println("as expected")

@@ -3,6 +3,7 @@ package wstest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -81,33 +82,27 @@ func CloseFrame(code websocket.CloseCode, reason string) Frame {
 	return Frame{Op: websocket.OpClose, Payload: string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason}
 }
 
-// String returns a frame for people to read: `text "Hello"`.
+// String returns a frame as it stands in a log of a Recorder, its payload cut if it
+// is long: text "Hello".
 func (f Frame) String() string {
-	names := map[websocket.Opcode]string{
-		websocket.OpContinuation: "continuation", websocket.OpText: "text", websocket.OpBinary: "binary",
-		websocket.OpClose: "close", websocket.OpPing: "ping", websocket.OpPong: "pong",
+	const most = 64
+	if n := len(f.Payload); n > most {
+		f.Payload = f.Payload[:most]
+		return formatFrame(f, false) + fmt.Sprintf("... (%d bytes)", n)
 	}
-	s, ok := names[f.Op]
-	if !ok {
-		s = fmt.Sprintf("opcode %d", f.Op)
+	return formatFrame(f, false)
+}
+
+// head returns what is before the payload.
+func (f Frame) head() string {
+	s := cmp.Or(opcode(f.Op), fmt.Sprintf("opcode=%d", f.Op))
+	if f.More {
+		s += " more"
 	}
 	if f.RSV != 0 {
 		s += fmt.Sprintf(" rsv=%03b", f.RSV)
 	}
-	if f.More {
-		s += " more"
-	}
-	p := f.Payload
-	if f.Op == websocket.OpClose && len(p) >= 2 {
-		s += fmt.Sprintf(" %d", binary.BigEndian.Uint16([]byte(p)))
-		if p = p[2:]; p == "" {
-			return s
-		}
-	}
-	if len(p) > 64 {
-		return s + fmt.Sprintf(" %q... (%d bytes)", p[:64], len(f.Payload))
-	}
-	return s + fmt.Sprintf(" %q", p)
+	return s
 }
 
 // Bytes returns what the peer sends for frames: masked for a client, each with

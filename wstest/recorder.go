@@ -2,6 +2,7 @@ package wstest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,10 +22,10 @@ import (
 // recorder.go owns logs of connections: writing them, and playing them.
 //
 // A log is lines of text. Each has the time since the recording began, what
-// happened, as seen from the recorded side, and perhaps a comment from # on:
+// happened, as seen from the recorded side, and perhaps a comment:
 //
-//	0s recv 818501020304 "Idohn" # text "Hello"
-//	0s send 8105 "Hello" # text "Hello"
+//	0s recv [masked text "Hello"]
+//	0s send [text "Hello"]
 //	5s recv EOF
 
 // A Recorder writes down what passes through the net.Conns that it Wraps. Its
@@ -44,7 +45,7 @@ func (r *Recorder) Wrap(nc net.Conn) net.Conn {
 	if r.start.IsZero() {
 		r.start = time.Now()
 	}
-	return &recorded{nc, r}
+	return &recorded{Conn: nc, r: r}
 }
 
 // Log returns what has been recorded so far, one line per event:
@@ -61,10 +62,17 @@ func (r *Recorder) Wrap(nc net.Conn) net.Conn {
 //	TIME recv error TEXT  a Read or Write has failed otherwise
 //	TIME send error TEXT
 //
-// TIME and T are as of time.Duration. BYTES are hexadecimal digits and strings as
-// of Go, with spaces between. Where they are whole frames, a comment from # on
-// says which. The same log is written by hand easily: without TIME, an event
-// comes at once.
+// TIME and T are as of time.Duration. BYTES are hexadecimal digits, strings as of
+// Go, and frames in brackets, with spaces between:
+//
+//	[text "Hello"]
+//	[masked text more rsv=100 f248cdc9]    not the last of its message; RSV1 is set
+//	[continuation "more"] [ping] [opcode=3]
+//	[close 1000 "bye"]
+//
+// Masking keys are not kept, so that two recordings of the same conversation are
+// the same text. A log is written by hand as well: an event without TIME comes at
+// once, and from # on, where BYTES might go on, a line is a comment.
 func (r *Recorder) Log() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,12 +104,22 @@ func (r *Recorder) fill(at time.Duration, i int, what string) {
 type recorded struct {
 	net.Conn
 	r *Recorder
+
+	mu         sync.Mutex
+	recv, sent tracker
+}
+
+// format writes the next bytes of a direction.
+func (c *recorded) format(t *tracker, b []byte) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.format(b)
 }
 
 func (c *recorded) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.r.add("recv %s", formatBytes(p[:n]))
+		c.r.add("recv %s", c.format(&c.recv, p[:n]))
 	}
 	switch {
 	case err == io.EOF:
@@ -118,7 +136,7 @@ func (c *recorded) Write(p []byte) (int, error) {
 	at, i := c.r.reserve()
 	n, err := c.Conn.Write(p)
 	if n > 0 {
-		c.r.fill(at, i, "send "+formatBytes(p[:n]))
+		c.r.fill(at, i, "send "+c.format(&c.sent, p[:n]))
 	}
 	if err != nil {
 		c.r.add("send error %v", err)
@@ -174,27 +192,178 @@ func formatDeadline(t time.Time) string {
 	}
 }
 
+// A tracker knows where in the frames of its direction a connection is.
+type tracker struct {
+	begun  bool
+	http   bool   // the head of a handshake goes on
+	head   []byte // the beginning of a frame's header
+	left   int64  // of a frame's payload
+	framed bool   // there has been a frame
+	lost   bool   // this is no WebSocket
+}
+
+// format writes the next bytes: as frames where whole ones are together, else as
+// strings where they can be read, else in hexadecimal.
+func (t *tracker) format(b []byte) string {
+	var s []string
+	raw := func(n int) {
+		s = append(s, formatBytes(b[:n]))
+		b = b[n:]
+	}
+	t.http = t.http || !t.begun && isHead(b)
+	t.begun = true
+	for len(b) > 0 {
+		switch {
+		case t.http:
+			n := bytes.Index(b, []byte("\r\n\r\n")) + 4
+			if t.http = n < 4; t.http {
+				n = len(b)
+			}
+			s = append(s, strconv.Quote(string(b[:n])))
+			b = b[n:]
+			continue
+		case t.lost:
+			raw(len(b))
+			continue
+		case t.left > 0:
+			n := min(t.left, int64(len(b)))
+			t.left -= n
+			raw(int(n))
+			continue
+		}
+		before := len(t.head)
+		t.head = append(t.head, b[:min(len(b), websocket.MaxHeaderSize)]...)
+		h, n := websocket.ParseHeader(t.head)
+		switch {
+		case n < 0, n > 0 && !t.framed && opcode(h.Opcode) == "": // TLS, for example
+			t.lost = true
+		case n == 0:
+			t.head = t.head[:before+len(b)]
+			raw(len(b))
+			continue
+		case before == 0 && int64(len(b)-n) >= h.Len:
+			n += int(h.Len)
+			s = append(s, "["+formatFrame(parseFrame(b[:n]))+"]")
+			b = b[n:]
+		default:
+			t.left = h.Len
+			raw(n - before)
+		}
+		t.head, t.framed = nil, true
+	}
+	return strings.Join(s, " ")
+}
+
+// opcodes are the names of frames in logs.
+var opcodes = []string{
+	websocket.OpContinuation: "continuation", websocket.OpText: "text", websocket.OpBinary: "binary",
+	websocket.OpClose: "close", websocket.OpPing: "ping", websocket.OpPong: "pong",
+}
+
+// opcode returns the name of a frame, or "".
+func opcode(o websocket.Opcode) string {
+	if int(o) < len(opcodes) {
+		return opcodes[o]
+	}
+	return ""
+}
+
+// formatFrame writes a frame: [masked text more rsv=100 "Hello"].
+func formatFrame(f Frame, masked bool) string {
+	var s []string
+	if masked {
+		s = append(s, "masked")
+	}
+	s = append(s, f.head())
+	p := f.Payload
+	if f.Op == websocket.OpClose && len(p) >= 2 {
+		s, p = append(s, strconv.Itoa(int(binary.BigEndian.Uint16([]byte(p))))), p[2:]
+	}
+	switch {
+	case p == "":
+	case f.Op == websocket.OpClose && len(f.Payload) == 1: // digits would be a code
+		s = append(s, strconv.Quote(p))
+	default:
+		s = append(s, formatBytes([]byte(p)))
+	}
+	return strings.Join(s, " ")
+}
+
+// parseFrameText reads what formatFrame has written, and returns the frame's
+// bytes. All that are masked have the key of RFC 6455 section 5.7.
+func parseFrameText(s string) ([]byte, error) {
+	h := websocket.Header{Fin: true, Opcode: 255}
+	payload := []byte{}
+	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
+		if h.Opcode != 255 && (s[0] == '"' || s[0] >= '0' && s[0] <= '9' || s[0] >= 'a' && s[0] <= 'f') {
+			if word, rest, _ := strings.Cut(s, " "); h.Opcode == websocket.OpClose && word[0] != '"' {
+				code, err := strconv.ParseUint(word, 10, 16)
+				if err != nil {
+					return nil, err
+				}
+				payload, s = binary.BigEndian.AppendUint16(nil, uint16(code)), rest
+			}
+			rest, err := parseBytes(s)
+			if err != nil {
+				return nil, err
+			}
+			payload = append(payload, rest...)
+			break
+		}
+		var word string
+		word, s, _ = strings.Cut(s, " ")
+		bits, isRSV := strings.CutPrefix(word, "rsv=")
+		number, isOpcode := strings.CutPrefix(word, "opcode=")
+		op := slices.Index(opcodes, word)
+		switch {
+		case word == "masked":
+			h.Masked, h.Key = true, 0x3d21fa37 // on the wire 37 fa 21 3d
+		case word == "more":
+			h.Fin = false
+		case isRSV:
+			n, err := strconv.ParseUint(bits, 2, 3)
+			if err != nil {
+				return nil, err
+			}
+			h.RSV = byte(n)
+		case isOpcode:
+			n, err := strconv.ParseUint(number, 10, 4)
+			if err != nil {
+				return nil, err
+			}
+			h.Opcode = websocket.Opcode(n)
+		case op >= 0:
+			h.Opcode = websocket.Opcode(op)
+		default:
+			return nil, fmt.Errorf("%q is no part of a frame", word)
+		}
+	}
+	if h.Opcode == 255 {
+		return nil, errors.New("frame without a name")
+	}
+	h.Len = int64(len(payload))
+	websocket.Mask(payload, h.Key)
+	return append(websocket.AppendHeader(nil, h), payload...), nil
+}
+
 // formatBytes writes bytes as strings where they can be read, else in
-// hexadecimal, and says which frames they are.
+// hexadecimal.
 func formatBytes(b []byte) string {
-	const few = 4 // printable bytes in a row that are not worth a string
-	if isHead(b) {
+	const few = 3 // printable bytes in a row that are not worth a string
+	if n := printable(b); n == len(b) {
 		return strconv.Quote(string(b))
 	}
 	var s []string
-	for rest := b; len(rest) > 0; {
-		n := printable(rest)
+	for len(b) > 0 {
+		n := printable(b)
 		if n > few {
-			s, rest = append(s, strconv.Quote(string(rest[:n]))), rest[n:]
+			s, b = append(s, strconv.Quote(string(b[:n]))), b[n:]
 			continue
 		}
-		for n < len(rest) && printable(rest[n:]) <= few {
+		for n < len(b) && printable(b[n:]) <= few {
 			n++
 		}
-		s, rest = append(s, hex.EncodeToString(rest[:n])), rest[n:]
-	}
-	if g := gloss(b); g != "" {
-		s = append(s, "# "+g)
+		s, b = append(s, hex.EncodeToString(b[:n])), b[n:]
 	}
 	return strings.Join(s, " ")
 }
@@ -211,21 +380,6 @@ func printable(b []byte) int {
 // isHead tells whether b begins an HTTP message of a handshake.
 func isHead(b []byte) bool {
 	return bytes.HasPrefix(b, []byte("GET ")) || bytes.HasPrefix(b, []byte("HTTP/1."))
-}
-
-// gloss names the frames that b consists of; "" if it does not.
-func gloss(b []byte) string {
-	var s []string
-	for len(b) > 0 {
-		h, n := websocket.ParseHeader(b)
-		if n <= 0 || int64(len(b)-n) < h.Len {
-			return ""
-		}
-		f, _ := parseFrame(b[:n+int(h.Len)])
-		s = append(s, f.String())
-		b = b[n+int(h.Len):]
-	}
-	return strings.Join(s, ", ")
 }
 
 // An event is a line of a log.
@@ -289,7 +443,19 @@ func parseBytes(s string) (b []byte, err error) {
 			b, s = append(b, text...), s[len(q):]
 			continue
 		}
-		n := strings.IndexAny(s+" ", " \"#")
+		if s[0] == '[' {
+			n := frameEnd(s)
+			if n < 0 {
+				return nil, fmt.Errorf("frame %.20s has no end", s)
+			}
+			f, err := parseFrameText(s[1:n])
+			if err != nil {
+				return nil, err
+			}
+			b, s = append(b, f...), s[n+1:]
+			continue
+		}
+		n := strings.IndexAny(s+" ", " \"#[")
 		part, err := hex.DecodeString(s[:n])
 		if err != nil {
 			return nil, fmt.Errorf("bytes %.20s: %w", s, err)
@@ -297,6 +463,24 @@ func parseBytes(s string) (b []byte, err error) {
 		b, s = append(b, part...), s[n:]
 	}
 	return b, nil
+}
+
+// frameEnd returns where the bracket is that ends the frame s begins with; -1 if
+// there is none.
+func frameEnd(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case ']':
+			return i
+		case '"':
+			q, err := strconv.QuotedPrefix(s[i:])
+			if err != nil {
+				return -1
+			}
+			i += len(q) - 1
+		}
+	}
+	return -1
 }
 
 // Replay plays a log over nc: it sends what the recorded side has read, at the
