@@ -218,11 +218,11 @@ func TestNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := new(wstest.Network)
 		o := &websocket.DialOptions{Client: n.Client()}
-		addrs := make(chan string, 9)
+		addrs, ends := make(chan string, 9), make(chan error, 9)
 		serve := func() func() {
 			return n.Serve("example.com:80", &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) {
 				addrs <- c.NetConn().RemoteAddr().String()
-				c.Serve(ctx, &websocket.Handler{Message: func(c *websocket.Conn, m websocket.Message) { c.Queue(m) }})
+				ends <- c.Serve(ctx, &websocket.Handler{Message: func(c *websocket.Conn, m websocket.Message) { c.Queue(m) }})
 			}})
 		}
 		_, err := websocket.Dial(bg, "ws://example.com", o)
@@ -244,6 +244,7 @@ func TestNetwork(t *testing.T) {
 				n.Cut("example.com:80")
 				_, err = c.Read(bg)
 				require.ErrorIs(t, err, syscall.ECONNRESET)
+				require.ErrorIs(t, <-ends, syscall.ECONNRESET, "neither end has done it")
 				c, err = websocket.Dial(bg, "ws://example.com", o)
 				require.NoError(t, err, "the host is still there")
 				<-addrs
@@ -503,7 +504,11 @@ func TestReplay(t *testing.T) {
 				defer stop()
 				nc, err := n.DialContext(bg, "", "example.com:80")
 				require.NoError(t, err)
+				start := time.Now()
 				requireError(t, c.want, wstest.Replay(nc, server))
+				if c.want == "" {
+					require.Equal(t, time.Minute/3, time.Since(start), "as long as it was")
+				}
 			})
 		})
 	}
@@ -572,4 +577,24 @@ func TestReplayFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What ExamplePeer shows, with the limits as they are by default: half a minute
+// passes at once, and nothing is left behind.
+func TestStalledPeerInBubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := wstest.NetPipe()
+		c := websocket.NewConn(a, websocket.Params{})
+		done := make(chan error)
+		go func() { done <- c.Serve(bg, nil) }()
+		p := wstest.NewPeer(t, b, wstest.Client)
+		p.Patience = time.Minute
+		start := time.Now()
+		p.SendFrames(wstest.Frame{Op: websocket.OpText, Payload: "half of", More: true})
+		p.ExpectClose(websocket.ClosePolicyViolation)
+		require.Equal(t, 30*time.Second, time.Since(start))
+		p.ExpectEOF()
+		p.Close()
+		require.Equal(t, websocket.ClosePolicyViolation, websocket.CodeOf(<-done))
+	})
 }
