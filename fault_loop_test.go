@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -291,11 +292,86 @@ func failing(t *testing.T, name string, s scenario, way string, client bool, fau
 	require.Fail(t, "wrong cause", "%s: %v, other %v", name, err, otherErr)
 }
 
+// The same while many goroutines write, post, stream and ping: all of them return,
+// with the error that ended the connection.
+func TestEveryCallFailsUnderLoad(t *testing.T) {
+	const each = 3
+	jobs := []func(c *websocket.Conn) error{
+		func(c *websocket.Conn) error { return c.Write(bg, websocket.Text("written")) },
+		func(c *websocket.Conn) error { return c.Write(bg, websocket.Binary(make([]byte, 3000))) },
+		func(c *websocket.Conn) error { return c.Post(websocket.Text("posted")) },
+		func(c *websocket.Conn) error {
+			if err := c.Queue(websocket.Text("queued")); err != nil {
+				return err
+			}
+			return c.Flush(bg)
+		},
+		func(c *websocket.Conn) error { return sendFragments(c, websocket.Text("streamed"), 3) },
+		func(c *websocket.Conn) error { return c.Ping(bg) },
+	}
+	for _, client := range []bool{false, true} {
+		for _, f := range calls {
+			for n, fired := 1, 1; fired > 0; n++ {
+				f.fault.Call, f.fault.N = f.call, n
+				name := fmt.Sprintf("client=%v call %d of %s %s", client, n, f.call, f.name)
+				synctest.Test(t, func(t *testing.T) {
+					faults := &wstest.Faults{At: []wstest.Fault{f.fault}}
+					link := wstest.Link{Buffer: 2000}
+					if client {
+						link.ClientFaults = faults
+					} else {
+						link.ServerFaults = faults
+					}
+					c, other := link.Pipe()
+					if !client {
+						c, other = other, c
+					}
+					start := time.Now()
+					ends := make(chan error, 2)
+					go func() { ends <- c.Serve(bg, nil) }()
+					go func() { ends <- other.Serve(bg, nil) }()
+					errs := make(chan error)
+					for _, job := range jobs {
+						go func() {
+							var err error
+							for range each {
+								if err = job(c); err != nil {
+									break
+								}
+							}
+							errs <- err
+						}()
+					}
+					var failed []error
+					for range jobs {
+						if err := <-errs; err != nil {
+							failed = append(failed, err)
+						}
+					}
+					other.Close(4000, "done")
+					<-ends
+					<-ends
+					<-c.Context().Done()
+					for _, err := range failed {
+						require.Equal(t, context.Cause(c.Context()), err, name)
+					}
+					require.Less(t, time.Since(start), 2*time.Minute, name)
+					require.Equal(t, 1, faults.Calls(wstest.Close), name)
+					fired = faults.Fired()
+				})
+				require.Less(t, n, 200, name)
+			}
+		}
+	}
+}
+
 // The same for the handshake, from either side, with an http.Server and Dial
 // (A22): the handler is called at most once, and never if the client cannot have
 // got the answer; and for the shutdown of a Server, which ends in time. What is
 // left of a connection, net/http's part included, is closed.
 func TestEveryCallOfAHandshakeFails(t *testing.T) {
+	log.SetOutput(io.Discard) // http.Transport logs what it did not ask for
+	defer log.SetOutput(os.Stderr)
 	for _, accept := range []string{"Server", "Accept"} {
 		for _, victim := range []string{"client", "server"} {
 			for _, end := range []string{"Close", "Shutdown"} {
