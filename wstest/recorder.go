@@ -37,8 +37,8 @@ type Recorder struct {
 }
 
 // Wrap returns nc, recorded from now on. Times in the log are counted from the
-// first Wrap. What is returned has the methods CloseWrite and Reset, if nc has
-// them.
+// first Wrap. What is returned has the methods CloseWrite and Reset, which do what
+// those of nc do.
 func (r *Recorder) Wrap(nc net.Conn) net.Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
