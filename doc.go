@@ -19,6 +19,17 @@
 // other hosts unless AcceptOptions.Origins names them, since a browser would let
 // such a page act with its visitor's cookies.
 //
+// Until its request is whole a client is net/http's, which by default waits for
+// it for ever. Set a limit, and one for the connections on which another request
+// may come:
+//
+//	s := &http.Server{Addr: ":8080", ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+//
+// Once upgraded, a connection has the limits of [Config] alone. Who may connect,
+// and how many at a time, is for a handler around Accept to decide: it answers
+// the others with a status of its own, and as long as it serves the connection
+// it knows that there is one.
+//
 // # Dialing
 //
 // [Dial] connects to a server through an [net/http.Client], with its proxies,
