@@ -18,6 +18,7 @@ import (
 	"io"
 	"math"
 	"math/big"
+	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -276,6 +277,8 @@ func TestAttackURLs(t *testing.T) {
 // crypto/rand by way of ChaCha8: each byte is evenly distributed, no key comes
 // more often than chance has it, and none follows from the one before.
 func TestAttackMaskingKeys(t *testing.T) {
+	a, b := keys.New().(*mrand.ChaCha8), keys.New().(*mrand.ChaCha8)
+	require.NotEqual(t, a.Uint64(), b.Uint64(), "each generator has a seed of its own")
 	n := 1_000_000
 	if raceDetector {
 		n = 200_000

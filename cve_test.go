@@ -1123,6 +1123,8 @@ func TestCVE_2020_8559_RedirectedUpgrade(t *testing.T) {
 func TestCVE_2024_45336_CredentialsComeBack(t *testing.T) {
 	require.Equal(t, []string{"a.example/ Authorization Cookie Proxy-Authorization X-Own", "b.example/1 X-Own", "b.example/2 X-Own", "a.example/3 X-Own"},
 		redirected(t, map[string]string{"a.example/": "http://b.example/1", "b.example/1": "/2", "b.example/2": "http://a.example/3"}))
+	require.Equal(t, []string{"a.example/ Authorization Cookie Proxy-Authorization X-Own", "sub.a.example/1 X-Own", "a.example/2 X-Own"},
+		redirected(t, map[string]string{"a.example/": "http://sub.a.example/1", "sub.a.example/1": "http://a.example/2"}))
 }
 
 // Go's http.Client kept Proxy-Authorization when it was redirected to another
