@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -520,12 +521,17 @@ func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
 		} else {
 			k, err = o.nc.Write(part)
 		}
+		if k == 0 && err == nil { // a broken transport, which would keep us here
+			err = io.ErrNoProgress
+		}
 		n, b = n+k, b[k:]
 	}
 	for len(tail) > 0 && err == nil {
 		var k int
 		o.watch.arm(ctx, o.pause)
-		k, err = o.nc.Write(tail[:min(len(tail), maxWrite)])
+		if k, err = o.nc.Write(tail[:min(len(tail), maxWrite)]); k == 0 && err == nil {
+			err = io.ErrNoProgress
+		}
 		tail = tail[k:]
 	}
 	return n, err
