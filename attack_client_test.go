@@ -119,6 +119,33 @@ func TestAttackAnswers(t *testing.T) {
 	}
 }
 
+// A102, A103: a server that answers a byte a second, or goes on redirecting, has
+// 10 s for all of it.
+func TestAttackSlowAnswer(t *testing.T) {
+	for name, response := range map[string]string{"101": goodResponse, "redirects": "HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := &answerer{script: func(nc net.Conn, r *http.Request) {
+					step := 1
+					if name == "redirects" {
+						step = 20
+					}
+					for s := answering(r, response); s != ""; s = s[min(step, len(s)):] {
+						pass(time.Second)
+						if _, err := io.WriteString(nc, s[:min(step, len(s))]); err != nil {
+							return
+						}
+					}
+				}}
+				_, err := Dial(bg, "ws://a.example", &DialOptions{Client: a.client(nil)})
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, handshakeTimeout, since())
+				pass(time.Minute)
+			})
+		})
+	}
+}
+
 // A107: frames that come along with the 101 are delivered once, however they are
 // cut, over TCP and TLS, in every way of driving the connection.
 func TestAttackEarlyAnswer(t *testing.T) {

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -401,6 +402,37 @@ func TestAttackSilence(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A16: nor does one stay that has asked for something else before, with the
+// IdleTimeout of the manual.
+func TestAttackSilenceAfterRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := serveMem(t, &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: handshakeTimeout, IdleTimeout: time.Minute}, nil)
+		nc, _ := l.dial(cut{})
+		io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		start := time.Now()
+		out, err := io.ReadAll(nc)
+		require.NoError(t, err)
+		require.Regexp(t, "^HTTP/1.1 404 ", string(out))
+		require.Equal(t, time.Minute, time.Since(start))
+		nc.Close()
+	})
+}
+
+// R20: a client that does not take the 101 holds the handler for 10 s at most.
+func TestAttackAnswerNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(goodRequest)))
+		require.NoError(t, err)
+		a, b := memnet.Pipe(10)
+		_, err = Accept(&hijackable{h: make(http.Header), nc: a}, r, nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, handshakeTimeout, since())
+		out, err := io.ReadAll(b)
+		require.NoError(t, err, "it is closed")
+		require.Equal(t, goodResponse[:10], string(out))
+	})
 }
 
 // A15: a header without an end is refused with 431 once http.Server's limit is
@@ -894,15 +926,14 @@ func TestAttackAcceptFails(t *testing.T) {
 	})
 }
 
-// shortWrites takes a byte at a time, without an error, and now and then
-// nothing but a reason to try again.
+// shortWrites takes a byte at a time, without an error.
 type shortWrites struct{ *memnet.Conn }
 
 func (c shortWrites) Write(p []byte) (int, error) { return c.Conn.Write(p[:min(len(p), 1)]) }
 
 // A87: a transport that takes less than it is given gets the rest; one that
-// would block gets it when it is flushed; one that fails ends the connection,
-// and nothing more is written.
+// fails ends the connection, and nothing more is written. TestFeedBacklog has
+// those that would block.
 func TestAttackShortWrites(t *testing.T) {
 	want := string(frames(text, "hello", bin, string(seq(70_000)), closed, closeFrame(1000, "")))
 	t.Run("short", func(t *testing.T) {
@@ -917,6 +948,12 @@ func TestAttackShortWrites(t *testing.T) {
 			require.True(t, want == string(got))
 			c.CloseNow()
 		})
+	})
+	t.Run("nothing", func(t *testing.T) { // R10: neither progress nor an error
+		c := NewConn(takesNothing{new(keyCatcher)}, Params{Config: quiet})
+		err := c.Write(bg, Text("hello"))
+		require.Equal(t, io.ErrNoProgress, err)
+		require.Equal(t, err, context.Cause(c.Context()))
 	})
 	for _, errno := range []syscall.Errno{syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNRESET, syscall.EPIPE, syscall.ETIMEDOUT} {
 		t.Run(errno.Error(), func(t *testing.T) {
@@ -934,6 +971,10 @@ func TestAttackShortWrites(t *testing.T) {
 		})
 	}
 }
+
+type takesNothing struct{ net.Conn }
+
+func (takesNothing) Write([]byte) (int, error) { return 0, nil }
 
 type failsAfter struct {
 	*memnet.Conn
