@@ -249,7 +249,9 @@ func TestCVE_2016_10542_HugePayload(t *testing.T) {
 // complete, whatever their size. Here an announced length costs nothing until
 // its bytes come, and net/http limits headers.
 func TestCVE_2015_1779_AnnouncedLength(t *testing.T) {
-	hit(t, false, "", announced(mk(bin), 1<<20, "a few bytes"), "unexpected EOF")
+	for _, n := range []int{0, 11, 512, 600, 1024, 3000} {
+		hit(t, false, "", announced(mk(bin), 1<<20, string(seq(n))), "unexpected EOF")
+	}
 	hit(t, false, "", append(frames(mk(bin0), "x"), announced(mk(cont), 1<<20-1, "a few bytes")...), "unexpected EOF")
 	_, n := asked(t, AcceptOptions{}, asking("A: "+strings.Repeat("a", 4<<20)), 431)
 	require.Less(t, n, int64(1<<20+64<<10))
