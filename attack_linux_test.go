@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,35 +47,34 @@ func TestAttackServer(t *testing.T) {
 	hs.Serve(l)
 }
 
-// startServer starts a process and returns its address, how to kill it, and what
-// it has logged by then.
-func startServer(t *testing.T, addr, files string) (string, func() string) {
+// startServer starts a process and returns its address, what it logs, and how to
+// kill it.
+func startServer(t *testing.T, addr, files string) (string, *logged, func()) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestAttackServer$")
 	cmd.Env = append(os.Environ(), serverEnv+"="+addr, filesEnv+"="+files)
-	var log bytes.Buffer
-	cmd.Stderr = &log
+	lines := new(logged)
+	cmd.Stderr = lines
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	kill := sync.OnceValue(func() string {
+	kill := sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
 		in.Close()
-		return log.String()
 	})
-	t.Cleanup(func() { kill() })
+	t.Cleanup(kill)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	return strings.TrimSpace(strings.TrimPrefix(line, "listening on ")), kill
+	return strings.TrimSpace(strings.TrimPrefix(line, "listening on ")), lines, kill
 }
 
 // A87: a server that is out of descriptors accepts again when it has some.
 func TestAttackDescriptors(t *testing.T) {
 	noLeaks(t)
 	const files, n, left = 50, 70, 30
-	addr, kill := startServer(t, "127.0.0.1:0", strconv.Itoa(files))
+	addr, lines, _ := startServer(t, "127.0.0.1:0", strconv.Itoa(files))
 	answers := make(chan net.Conn, n)
 	var wg sync.WaitGroup
 	for range n {
@@ -94,6 +92,11 @@ func TestAttackDescriptors(t *testing.T) {
 			answers <- nc
 		})
 	}
+	require.Eventually(t, func() bool {
+		lines.mu.Lock()
+		defer lines.mu.Unlock()
+		return strings.Contains(lines.String(), "too many open files; retrying in")
+	}, time.Minute, time.Millisecond)
 	for range n - left { // the end of one makes room for another
 		nc := <-answers
 		nc.Close()
@@ -109,7 +112,6 @@ func TestAttackDescriptors(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	require.Contains(t, kill(), "too many open files; retrying in")
 }
 
 // A89, as far as this package goes: when a server is killed, each client is told
@@ -117,7 +119,7 @@ func TestAttackDescriptors(t *testing.T) {
 func TestAttackKilledServer(t *testing.T) {
 	noLeaks(t)
 	n := conns(200)
-	addr, kill := startServer(t, "127.0.0.1:0", "")
+	addr, _, kill := startServer(t, "127.0.0.1:0", "")
 	dialAll := func() []*Conn {
 		all := make([]*Conn, n)
 		var wg sync.WaitGroup
