@@ -53,7 +53,7 @@ func startServer(t *testing.T, addr, files string) (string, *logged, func()) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestAttackServer$")
 	cmd.Env = append(os.Environ(), serverEnv+"="+addr, filesEnv+"="+files)
 	lines := new(logged)
-	cmd.Stderr = lines
+	cmd.Stderr = writerFunc(lines.Write) // without the ReadFrom of the buffer in it
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
