@@ -212,16 +212,3 @@ func TestMachineAllocatesNothing(t *testing.T) {
 		}))
 	}
 }
-
-// FuzzMachine compares input taken whole with the same input cut.
-func FuzzMachine(f *testing.F) {
-	for _, c := range machineCases {
-		f.Add(c.in, uint16(1), c.server)
-	}
-	f.Fuzz(func(t *testing.T, in []byte, cut uint16, server bool) {
-		i := int(cut) % (len(in) + 1)
-		want := run(newMachine(server), in)
-		require.Equal(t, want, run(newMachine(server), in[:i], in[i:]))
-		require.Equal(t, want, run(newMachine(server), bytes.SplitAfter(in, []byte{})...))
-	})
-}
