@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-07372d5a/websocket/internal/budget"
 	"github.com/seed-07372d5a/websocket/internal/memnet"
 )
 
@@ -178,7 +179,8 @@ func FuzzCloseReason(f *testing.F) {
 	f.Add("\xff\xc3")
 	f.Add(strings.Repeat("\x80", 200))
 	f.Fuzz(func(t *testing.T, reason string) {
-		p := appendClose(nil, 1000, reason)
+		var p []byte
+		budget.Check(t, 2*len(reason), maxControl, func() { p = appendClose(nil, 1000, reason) }) // U+FFFD is longer than what it replaces
 		require.LessOrEqual(t, len(p), maxControl)
 		require.True(t, utf8.Valid(p[2:]))
 		if utf8.ValidString(reason) {
@@ -199,7 +201,10 @@ func FuzzClosePayload(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
-		switch e, err := parseClose(p); {
+		var e *CloseError
+		var err error
+		budget.Check(t, len(p), 0, func() { e, err = parseClose(p) })
+		switch {
 		case err != nil:
 			require.Contains(t, []error{errClosePart, errCloseCode, errCloseReason}, err)
 		case len(p) <= maxControl:

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-07372d5a/websocket/internal/budget"
 	"github.com/seed-07372d5a/websocket/internal/flate"
 	"github.com/seed-07372d5a/websocket/internal/flate/corpus"
 	"github.com/seed-07372d5a/websocket/internal/memnet"
@@ -558,13 +559,18 @@ func describe(d direction) string {
 	return s + map[int]string{8: "8", 9: "9", 10: "10", 12: "12", 15: "15"}[d.window()]
 }
 
+// headerSize is what the parts of a header may weigh besides its text: those that
+// are looked at are counted.
+const headerSize = 64 << 10
+
 // FuzzExtensions: whatever the header, a server's answer is one that its own
 // client code understands, and holds nothing that is not token characters.
 func FuzzExtensions(f *testing.F) {
 	f.Add("permessage-deflate; client_max_window_bits=9, x; y=\"1\"", true, byte(10))
 	f.Fuzz(func(t *testing.T, offer string, takeover bool, bits byte) {
 		z := Compression{Takeover: takeover, WindowBits: int(bits)}.withDefaults()
-		all := parseExtensions([]string{offer})
+		var all []extension
+		budget.Check(t, len(offer), headerSize, func() { all = parseExtensions([]string{offer}) })
 		require.LessOrEqual(t, len(all), maxOffers)
 		for _, e := range all {
 			require.LessOrEqual(t, len(e.params), maxParams)
@@ -574,6 +580,7 @@ func FuzzExtensions(f *testing.F) {
 			return
 		}
 		answer := terms.String()
+		require.LessOrEqual(t, len(answer), 160)
 		client, ok := Compression{Takeover: true}.withDefaults().accept(http.Header{hExtensions: {answer}})
 		require.True(t, ok, answer)
 		require.Equal(t, terms.server.window(), client.server.window())

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-07372d5a/websocket/internal/budget"
 )
 
 // unhex reads hex with blanks in it.
@@ -90,7 +92,9 @@ func FuzzHeader(f *testing.F) {
 		f.Add(unhex(f, c.hex))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, n := ParseHeader(b)
+		var h Header
+		var n int
+		budget.Check(t, len(b), 0, func() { h, n = ParseHeader(b) })
 		switch {
 		case n > MaxHeaderSize || n > len(b):
 			t.Fatalf("%d bytes used of %d", n, len(b))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-07372d5a/websocket/internal/budget"
 	"github.com/seed-07372d5a/websocket/internal/memnet"
 )
 
@@ -389,7 +390,10 @@ func FuzzServerHandshake(f *testing.F) {
 		}
 		a, b := memnet.Pipe(1 << 16)
 		w := &hijackable{h: http.Header{"Set-Cookie": {"a=b"}}, nc: a}
-		_, p, err := Upgrade(w, r, &AcceptOptions{Subprotocols: []string{"chat", "chat2"}})
+		var p Params
+		budget.Check(t, len(in), headerSize, func() {
+			_, p, err = Upgrade(w, r, &AcceptOptions{Subprotocols: []string{"chat", "chat2"}})
+		})
 		if err != nil {
 			e := err.(*HandshakeError)
 			require.Equal(t, w.status, e.Status)
@@ -434,13 +438,38 @@ func FuzzClientHandshake(f *testing.F) {
 			slices.Equal(r.Header.Values("Sec-WebSocket-Accept"), []string{sampleAccept}) &&
 			len(r.Header.Values("Sec-WebSocket-Extensions")) == 0 &&
 			(len(protocols) == 0 || len(protocols) == 1 && slices.Contains(offered, protocols[0]))
-		e := checkResponse(r, sampleKey, offered, nil)
+		var e *HandshakeError
+		budget.Check(t, len(in), headerSize, func() { e = checkResponse(r, sampleKey, offered, nil) })
 		require.Equal(t, good, e == nil)
 		if e != nil {
 			require.Equal(t, r.StatusCode, e.Status)
 			require.Less(t, len(e.Error()), 300)
 			require.Regexp(t, "^[ -~]*$", e.Error())
 		}
+	})
+}
+
+// A17, A18: whatever a client lists, what is selected is ours and among its first
+// 64 names, and the first of ours that is.
+func FuzzSubprotocols(f *testing.F) {
+	f.Add("chat, superchat", "")
+	f.Add("x,, CHAT", " superchat\t")
+	f.Add(strings.Repeat("x,", 63)+"chat", "superchat")
+	f.Add("chat\x00,\"chat\",chat;q=1", "chat")
+	ours := []string{"chat", "superchat", "x"}
+	f.Fuzz(func(t *testing.T, first, second string) {
+		var got string
+		budget.Check(t, len(first)+len(second), headerSize, func() {
+			got = selectSubprotocol(ours, []string{first, second})
+		})
+		names := strings.Split(first+","+second, ",")
+		want := ""
+		for _, name := range slices.Backward(ours) {
+			if slices.ContainsFunc(names[:min(len(names), maxSubprotocol)], func(s string) bool { return strings.Trim(s, " \t") == name }) {
+				want = name
+			}
+		}
+		require.Equal(t, want, got)
 	})
 }
 
@@ -455,7 +484,12 @@ func FuzzResponseHeader(f *testing.F) {
 		if _, ok := checkHeader(h); !ok || !checkSubprotocols([]string{subprotocol}) {
 			return
 		}
-		out, ok := strings.CutSuffix(string(appendResponse(nil, sampleKey, subprotocol, h)), "\r\n\r\n")
+		var response []byte
+		budget.Check(t, 2*(len(name)+len(value)+len(subprotocol)), headerSize, func() { // append doubles
+			response = appendResponse(nil, sampleKey, subprotocol, h)
+		})
+		require.LessOrEqual(t, len(response), len(name)+len(value)+len(subprotocol)+200)
+		out, ok := strings.CutSuffix(string(response), "\r\n\r\n")
 		require.True(t, ok)
 		lines := strings.Split(out, "\r\n")
 		require.Len(t, lines, 6)

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-07372d5a/websocket/internal/budget"
 )
 
 // openings has every string that a code point begins with and is not a whole one.
@@ -217,6 +219,8 @@ func FuzzUTF8(f *testing.F) {
 		i := int(from % uint(j+1))
 		bad, whole := firstBad(p)
 		require.Equal(t, utf8.ValidString(p), whole)
+		b := []byte(p)
+		budget.Check(t, len(b), 0, func() { require.Equal(t, whole, validText(b)) })
 		for range eachSIMD {
 			checkUTF8(t, p, bad, whole)
 			checkUTF8(t, p, bad, whole, i, j)
