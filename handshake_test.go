@@ -364,7 +364,7 @@ func isHost(s string) bool {
 
 func mayUpgrade(r *http.Request) bool {
 	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
-	return r.Method == "GET" && r.Proto == "HTTP/1.1" && isHost(r.Host) &&
+	return r.Method == "GET" && r.ProtoMajor == 1 && r.ProtoMinor >= 1 && isHost(r.Host) &&
 		slices.ContainsFunc(r.Header.Values("Connection"), hasUpgrade.MatchString) &&
 		slices.ContainsFunc(r.Header.Values("Upgrade"), hasWebSocket.MatchString) &&
 		slices.Equal(r.Header.Values("Sec-WebSocket-Version"), []string{"13"}) &&
@@ -432,7 +432,7 @@ func FuzzClientHandshake(f *testing.F) {
 			return
 		}
 		protocols := r.Header.Values("Sec-WebSocket-Protocol")
-		good := r.StatusCode == 101 && r.Proto == "HTTP/1.1" &&
+		good := r.StatusCode == 101 && r.ProtoMajor == 1 && r.ProtoMinor >= 1 && // RFC 9110 section 2.5
 			len(r.Header.Values("Upgrade")) == 1 && isWebSocket.MatchString(r.Header.Get("Upgrade")) &&
 			slices.ContainsFunc(r.Header.Values("Connection"), hasUpgrade.MatchString) &&
 			slices.Equal(r.Header.Values("Sec-WebSocket-Accept"), []string{sampleAccept}) &&
