@@ -529,6 +529,32 @@ func TestPrepareShared(t *testing.T) {
 	}
 }
 
+// A message that Read returns is whole, whoever closes the connection at that
+// moment and reads on (found by A80, with -race).
+func TestReadBesideClose(t *testing.T) {
+	for i := range 300 {
+		c, r := rawPeer(t, Params{Config: quiet})
+		r.send(masked(bin0, 1), "Hel", masked(cont, 1), "lo", masked(bin, 1), string(seq(3000)), masked(closed, 1), "\x03\xe8")
+		r.CloseWrite()
+		go func() {
+			for range i % 30 {
+				runtime.Gosched()
+			}
+			c.Close(CloseNormalClosure, "")
+		}()
+		for {
+			m, err := c.Read(bg)
+			if err != nil {
+				break
+			}
+			require.Contains(t, []string{"Hello", string(seq(3000))}, string(m.Data))
+			c.Buffered()
+		}
+		r.Close()
+		<-c.Context().Done()
+	}
+}
+
 // What one connection was told is out of reach of another, though both borrow
 // the same codec; and of itself, without takeover (A53, A54).
 func TestInflateApart(t *testing.T) {
