@@ -388,8 +388,11 @@ func (a *attack) check(t *testing.T, config *tls.Config) {
 		p.Config.KeepAlive = 0
 	}
 	stride := min(len(inputs), 23)
-	if limit > attackLimit || raceDetector { // they are large, or it is slow
+	if limit > attackLimit { // they are large
 		stride = max(stride, 3)
+	}
+	if raceDetector { // it is slow
+		stride = max(stride, 5)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		for i, in := range inputs {
