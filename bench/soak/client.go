@@ -35,13 +35,12 @@ func (w *world) run(d time.Duration, phase uint64) {
 		})
 	}
 	time.Sleep(d / 2)
-	w.shutdown()
-	w.server.Store(newServer(w))
+	w.restart()
 	time.Sleep(d / 2)
 	cancel()
 	close(stop)
 	hub.Wait()
-	w.shutdown()
+	w.restart()
 	wg.Wait()
 	w.feeders.Wait()
 }
@@ -83,6 +82,7 @@ func (w *world) live(ctx context.Context, r *rand.Rand) {
 	o := &websocket.DialOptions{Client: client(r, l.fault == "short")}
 	defer o.Client.CloseIdleConnections()
 	o.Config.Compression = compression(zip)
+	o.Config.CloseTimeout = patience
 	path := "/?zip=" + zip
 	if kind == "feed" {
 		path = "/feed?zip=" + zip
@@ -100,7 +100,7 @@ func (w *world) live(ctx context.Context, r *rand.Rand) {
 			c.CloseNow()
 		}
 		return
-	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable && w.epoch.Load() != 0:
+	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable && l.restarted():
 		time.Sleep(10 * time.Millisecond)
 		return
 	case err != nil:
@@ -130,9 +130,13 @@ func (l *life) excused(err error) bool {
 	case "reset", "half-close", "cut", "server-cut", "panic", "write-context":
 		return true
 	}
-	return errors.As(err, &bye) && bye.Code == websocket.CloseGoingAway && l.w.epoch.Load() > l.epoch ||
+	return errors.As(err, &bye) && bye.Code == websocket.CloseGoingAway && l.restarted() ||
+		errors.Is(err, io.ErrUnexpectedEOF) && l.restarted() || // a close frame may come too late
 		errors.Is(err, net.ErrClosed) && websocket.CodeOf(err) == websocket.CloseNormalClosure
 }
+
+// restarted tells whether the server was, in this life.
+func (l *life) restarted() bool { return l.epoch%2 == 1 || l.w.epoch.Load() != l.epoch }
 
 // converse sends messages, sees all of them come back, and closes.
 func (l *life) converse(ctx context.Context) {
@@ -163,7 +167,7 @@ func (l *life) converse(ctx context.Context) {
 		err = l.Flush(context.Background())
 	}
 	if err == nil && !l.excused(nil) { // nothing is lost
-		for end := time.Now().Add(60 * time.Second); l.came.Load() < i && l.Context().Err() == nil; {
+		for end := time.Now().Add(patience); l.came.Load() < i && l.Context().Err() == nil; {
 			if time.Now().After(end) {
 				problems.add("client, %s: %d of %d messages came back", l.fault, l.came.Load(), i)
 				break
@@ -173,7 +177,7 @@ func (l *life) converse(ctx context.Context) {
 		stopPings()
 		pings.Wait()
 		err = l.Close(websocket.CloseNormalClosure, "")
-		if err != nil && l.w.epoch.Load() == l.epoch {
+		if err != nil && !l.restarted() {
 			problems.add("client, %s: Close: %v", l.fault, err)
 		}
 	} else if l.fault == "write-context" {
@@ -181,7 +185,7 @@ func (l *life) converse(ctx context.Context) {
 	}
 	select {
 	case err = <-l.end:
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		problems.add("client, %s: does not end", l.fault)
 		return
 	}
@@ -190,7 +194,7 @@ func (l *life) converse(ctx context.Context) {
 	}
 	if came := l.came.Load(); came < i {
 		unsure.Add(int64(i - came))
-		if l.excused(nil) || l.w.epoch.Load() > l.epoch {
+		if l.excused(nil) || l.restarted() {
 			return
 		}
 		problems.add("client, %s: %d of %d messages came back, and then %v", l.fault, came, i, err)
@@ -345,7 +349,7 @@ func (l *life) listen(ctx context.Context) {
 		case errors.As(err, &bye) && bye.Code == websocket.ClosePolicyViolation && slow:
 			faults.add("too slow")
 			return
-		case err != nil && l.w.epoch.Load() == l.epoch:
+		case err != nil && !l.restarted():
 			problems.add("listener: %v", err)
 			return
 		case err != nil:
@@ -378,7 +382,7 @@ func garbage(addr string, r *rand.Rand) {
 	defer nc.Close()
 	io.WriteString(nc, "GET /feed HTTP/1.1\r\nHost: soak\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-	nc.SetDeadline(time.Now().Add(60 * time.Second))
+	nc.SetDeadline(time.Now().Add(patience))
 	if resp, err := http.ReadResponse(bufio.NewReader(nc), nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		return
 	}

@@ -34,6 +34,13 @@ var (
 
 func main() {
 	flag.Parse()
+	if !soak() {
+		os.Exit(1)
+	}
+}
+
+// soak does all of it, and tells whether all was well.
+func soak() bool {
 	fmt.Printf("soak: %v, %d clients, -seed %d, %s\n", *duration, *clients, *seed, runtime.Version())
 	begin := time.Now()
 	phase := min(max(*duration/12, time.Second), 20*time.Second)
@@ -57,10 +64,10 @@ func main() {
 	case problems.none():
 		fmt.Printf("PASS: %v, %d connections, %d messages, %d broadcasts, %d MB, no loss that no fault explains, no leak, no drift\n",
 			time.Since(begin).Round(time.Second), lives.Load(), echoed.Load(), heard.Load(), bytes.Load()>>20)
-		return
+		return true
 	}
 	fmt.Print(problems.String())
-	os.Exit(1)
+	return false
 }
 
 // A sample is what the process holds when nothing is connected.
@@ -90,7 +97,7 @@ func descriptors() int {
 // settle waits until what a phase has started has ended, and reports what does
 // not.
 func settle(base sample) (s sample) {
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience / 4); ; time.Sleep(20 * time.Millisecond) {
 		// Descriptors are counted before a collection, which closes what was
 		// forgotten; two more are the poller's own, that come with the first socket.
 		if runtime.NumGoroutine() <= base.goroutines && descriptors() <= base.descriptors+2 {

@@ -23,7 +23,7 @@ type world struct {
 	server     atomic.Pointer[websocket.Server]
 	hub        sync.Map     // *websocket.Conn: listeners of the broadcast
 	fed        sync.Map     // *websocket.Conn: those that are driven by Feed
-	epoch      atomic.Int64 // counts shutdowns
+	epoch      atomic.Int64 // counts beginnings and ends of shutdowns: odd while there is one
 	feeders    sync.WaitGroup
 }
 
@@ -256,16 +256,21 @@ func (w *world) broadcast(stop <-chan struct{}) {
 	}
 }
 
-// shutdown ends all connections, as a restart does.
-func (w *world) shutdown() {
+// patience is for a machine that is busy: what takes longer never comes.
+const patience = time.Minute
+
+// restart ends all connections, and begins anew with another server.
+func (w *world) restart() {
 	w.epoch.Add(1)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer w.epoch.Add(1)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	w.fed.Range(func(k, _ any) bool { k.(*websocket.Conn).Close(websocket.CloseGoingAway, ""); return true })
 	if err := w.server.Load().Shutdown(ctx); err != nil {
 		problems.add("Shutdown: %v", err)
 	}
 	faults.add("shutdown")
+	w.server.Store(newServer(w))
 }
 
 // tcp is the socket below nc.
