@@ -861,3 +861,31 @@ func TestBuffered(t *testing.T) {
 	read(t, c)
 	require.False(t, c.Buffered())
 }
+
+// All who wait for a batch that fails get the error, those too who look before
+// the connection has been ended for it.
+func TestBatchFails(t *testing.T) {
+	a, b := memnet.Pipe(10)
+	c := NewConn(a, Params{Config: quiet})
+	defer c.CloseNow()
+	b.Reset()
+	require.ErrorIs(t, c.out.write(bg, Text("x")), errReset)
+	require.ErrorIs(t, c.out.flush(bg), errReset)
+	c.out.drain()
+
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := memnet.Pipe(10)
+			c := NewConn(a, Params{Config: quiet})
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() { require.ErrorIs(t, c.Write(bg, Binary(seq(50))), errReset) })
+				wg.Go(func() { c.Post(Binary(seq(50))) })
+			}
+			synctest.Wait()
+			b.Reset()
+			wg.Wait()
+			require.ErrorIs(t, c.Flush(bg), errReset)
+		})
+	}
+}
