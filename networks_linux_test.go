@@ -350,7 +350,7 @@ func testNetworks(t *testing.T) {
 		return c
 	}
 	// ends returns how and when both sides found out, from now on.
-	ends := func(t *testing.T, c *Conn) (near, far error, took time.Duration) {
+	ends := func(t *testing.T, c *Conn) (took time.Duration, near, far error) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(bg, 10*time.Second)
 		defer cancel()
@@ -361,7 +361,7 @@ func testNetworks(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("the far side does not notice")
 		}
-		return near, far, time.Since(start)
+		return time.Since(start), near, far
 	}
 
 	// A83: both sides find a dead peer within KeepAlive + KeepAliveTimeout. One
@@ -373,7 +373,7 @@ func testNetworks(t *testing.T) {
 		t.Run("blackhole "+way.name, func(t *testing.T) {
 			c := dial(t, "hasty", hasty)
 			l.block(way.out, way.in)
-			near, far, took := ends(t, c)
+			took, near, far := ends(t, c)
 			t.Logf("after %v: %v; far: %v", took, near, far)
 			require.Less(t, took, hasty.KeepAlive+hasty.KeepAliveTimeout+margin)
 			require.Contains(t, near.Error()+far.Error(), ErrPeerTimeout.Error())

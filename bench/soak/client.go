@@ -92,7 +92,9 @@ func (w *world) live(ctx context.Context, r *rand.Rand) {
 	} else {
 		o.Subprotocols = []string{kind}
 	}
-	c, err := websocket.Dial(ctx, server.URL+path, o)
+	dialing, done := context.WithTimeout(ctx, patience)
+	defer done()
+	c, err := websocket.Dial(dialing, server.URL+path, o)
 	var refused *websocket.HandshakeError
 	switch {
 	case ctx.Err() != nil:
