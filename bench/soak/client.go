@@ -270,7 +270,7 @@ func (l *life) strike() bool {
 
 func (l *life) ping(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := l.Ping(ctx)
+		err := l.Ping(context.Background()) // a context that ends in mid-write would end the connection
 		if err != nil && ctx.Err() == nil {
 			if !l.excused(err) {
 				problems.add("Ping: %v", err)
