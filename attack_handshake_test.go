@@ -323,12 +323,12 @@ func conns(n int) int {
 }
 
 // held is the memory that is in use.
-func held() uint64 {
+func held() int64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
+	return int64(m.HeapAlloc + m.StackInuse)
 }
 
 // A14: requests that come a byte a second are dropped after the

@@ -40,15 +40,6 @@ func gauge(t testing.TB) {
 	}
 }
 
-// held is how much memory is in use.
-func held() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
-}
-
 // spent is how much memory f allocates, in all.
 func spent(f func()) int64 {
 	var before, after runtime.MemStats
@@ -58,9 +49,9 @@ func spent(f func()) int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// A script is a transport whose peer sends n times again, after first, and then
+// A feeder is a transport whose peer sends n times again, after first, and then
 // nothing until it is closed. What is written is taken, or not if deaf.
-type script struct {
+type feeder struct {
 	net.Conn
 	first, again []byte
 	n            int
@@ -71,11 +62,11 @@ type script struct {
 	closed       chan struct{}
 }
 
-func newScript(first, again []byte, n int) *script {
-	return &script{first: first, again: again, n: n, closed: make(chan struct{})}
+func newFeeder(first, again []byte, n int) *feeder {
+	return &feeder{first: first, again: again, n: n, closed: make(chan struct{})}
 }
 
-func (s *script) Read(p []byte) (n int, err error) {
+func (s *feeder) Read(p []byte) (n int, err error) {
 	for n < len(p) {
 		if len(s.first) == 0 {
 			if s.n == 0 {
@@ -98,7 +89,7 @@ func (s *script) Read(p []byte) (n int, err error) {
 	return 0, io.EOF
 }
 
-func (s *script) Write(p []byte) (int, error) {
+func (s *feeder) Write(p []byte) (int, error) {
 	if s.deaf {
 		<-s.closed
 		return 0, net.ErrClosed
@@ -106,9 +97,9 @@ func (s *script) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (s *script) Close() error                   { s.end.Do(func() { close(s.closed) }); return nil }
-func (*script) SetReadDeadline(time.Time) error  { return nil }
-func (*script) SetWriteDeadline(time.Time) error { return nil }
+func (s *feeder) Close() error                   { s.end.Do(func() { close(s.closed) }); return nil }
+func (*feeder) SetReadDeadline(time.Time) error  { return nil }
+func (*feeder) SetWriteDeadline(time.Time) error { return nil }
 
 // What 10,000 connections hold that wait for the rest of something, or for
 // nothing; and all of it is given back (A58, A65, A66).
@@ -146,7 +137,7 @@ func TestGaugeHeld(t *testing.T) {
 				conns := make([]*Conn, crowd)
 				var waiting, gone sync.WaitGroup
 				for i := range conns {
-					s := newScript([]byte(c.in), nil, 0)
+					s := newFeeder([]byte(c.in), nil, 0)
 					conns[i] = NewConn(s, Params{Extensions: c.terms, Config: Config{KeepAlive: -1}})
 					if drive == "Feed" {
 						n := 0
@@ -266,7 +257,7 @@ func TestGaugeFloods(t *testing.T) {
 	} {
 		for _, drive := range []string{"Next", "Serve", "Feed"} {
 			t.Run(c.name+" "+drive, func(t *testing.T) {
-				s := newScript(c.first, c.again, c.n)
+				s := newFeeder(c.first, c.again, c.n)
 				s.silent = func() { s.Close() }
 				n := spent(func() {
 					conn := NewConn(s, Params{Extensions: "permessage-deflate; client_no_context_takeover", Config: quiet})
@@ -296,7 +287,7 @@ func TestGaugeFloods(t *testing.T) {
 func TestGaugeFragments(t *testing.T) {
 	gauge(t)
 	const size = 65_536 * 64
-	s := newScript(frames(masked(bin0, 1), string(seq(64))), frames(masked(cont0, 1), string(seq(64))), 65_534)
+	s := newFeeder(frames(masked(bin0, 1), string(seq(64))), frames(masked(cont0, 1), string(seq(64))), 65_534)
 	s.again = append([]byte{}, s.again...)
 	last := frames(masked(cont, 1), string(seq(64)))
 	cfg := quiet
@@ -312,9 +303,9 @@ func TestGaugeFragments(t *testing.T) {
 	require.Less(t, n, int64(4*size))
 }
 
-// A chained transport goes on with more when the script has come to its end.
+// A chained transport goes on with more when the feeder has come to its end.
 type chained struct {
-	*script
+	*feeder
 	more []byte
 }
 
@@ -324,7 +315,7 @@ func (c *chained) Read(p []byte) (int, error) {
 		c.more = c.more[n:]
 		return n, nil
 	}
-	return c.script.Read(p)
+	return c.feeder.Read(p)
 }
 
 // While a peer pings and does not read, one pong waits, and the connection ends
@@ -413,7 +404,7 @@ func TestGaugeBomb(t *testing.T) {
 				}
 				n := int64(math.MaxInt64)
 				for range 3 { // what another test left in the pools does not count
-					s := newScript(append([]byte{}, in...), nil, 0)
+					s := newFeeder(append([]byte{}, in...), nil, 0)
 					n = min(n, spent(func() {
 						c := NewConn(s, Params{Extensions: "permessage-deflate", Config: quiet})
 						require.Equal(t, error(errTooBig), mode{drive: drive}.read(c, nil))

@@ -33,17 +33,17 @@ import (
 type session struct {
 	t     *testing.T
 	tape  []byte
-	ends  [2]*end
+	ends  [2]*side
 	pings atomic.Int64 // by call
 }
 
-// An end is one side of a session.
-type end struct {
+// A side is one end of a session.
+type side struct {
 	*session
 	c     *Conn
 	nc    *countedConn
 	fed   bool
-	peer  *end
+	peer  *side
 	does  [3][]func() // by the goroutine that writes, that reads, that does the rest
 	alive bool        // at the end of the session, as its reader saw it
 
@@ -92,7 +92,7 @@ func play(t *testing.T, tape []byte) {
 	}
 	a, b := memnet.Pipe(64 << (how >> 4 & 7 * 2))
 	for i, nc := range []*memnet.Conn{a, b} {
-		e := &end{session: s, nc: &countedConn{Conn: nc}}
+		e := &side{session: s, nc: &countedConn{Conn: nc}}
 		e.fed = s.next()&7 == 7
 		e.c = NewConn(e.nc, Params{Client: i == 1, Extensions: agreed, Config: cfg})
 		s.ends[i] = e
@@ -137,7 +137,7 @@ func play(t *testing.T, tape []byte) {
 }
 
 // step takes one call from the tape.
-func (s *session) step(e *end) {
+func (s *session) step(e *side) {
 	const writer, reader, rest = 0, 1, 2
 	do := func(who int, f func()) {
 		if who != reader || !e.fed { // which must not be read in any other way
@@ -206,7 +206,7 @@ func (s *session) step(e *end) {
 
 // within gives f a context that ends, and expects it back soon after: a
 // connection that ends meanwhile has its own small times.
-func (e *end) within(d time.Duration, f func(context.Context)) {
+func (e *side) within(d time.Duration, f func(context.Context)) {
 	ctx, cancel := context.WithTimeout(bg, d)
 	defer cancel()
 	start := time.Now()
@@ -222,7 +222,7 @@ func content(n, size int) Message {
 }
 
 // begin counts a message that is about to be sent.
-func (e *end) begin(size, frames int) (m Message, sent func(error)) {
+func (e *side) begin(size, frames int) (m Message, sent func(error)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := len(e.sent)
@@ -238,14 +238,14 @@ func (e *end) begin(size, frames int) (m Message, sent func(error)) {
 	}
 }
 
-func (e *end) send(size int, how func(Message) error) {
+func (e *side) send(size int, how func(Message) error) {
 	m, sent := e.begin(size, 1)
 	sent(how(m))
 	clear(m.Data) // it is ours again
 }
 
 // stream sends a message with Writer.
-func (e *end) stream(ctx context.Context, size, part int) {
+func (e *side) stream(ctx context.Context, size, part int) {
 	m, sent := e.begin(size, 2+size/streamFrame+size/part)
 	w, err := e.c.Writer(ctx, m.Type)
 	for p := m.Data; err == nil && len(p) > 0; {
@@ -266,7 +266,7 @@ func (e *end) stream(ctx context.Context, size, part int) {
 }
 
 // receive checks a message that was read.
-func (e *end) receive(m Message, err error) {
+func (e *side) receive(m Message, err error) {
 	if err != nil {
 		e.err(err)
 		return
@@ -275,7 +275,7 @@ func (e *end) receive(m Message, err error) {
 }
 
 // recognize finds out which message begins with p.
-func (e *end) recognize(typ MessageType, p []byte, whole bool) {
+func (e *side) recognize(typ MessageType, p []byte, whole bool) {
 	var n, size int
 	if len(p) < 16 {
 		require.False(e.t, whole, "%q", p)
@@ -294,7 +294,7 @@ func (e *end) recognize(typ MessageType, p []byte, whole bool) {
 }
 
 // read reads a message with Reader, as much of it as the caller wants.
-func (e *end) read(ctx context.Context, part, most int) {
+func (e *side) read(ctx context.Context, part, most int) {
 	typ, r, err := e.c.Reader(ctx)
 	if err != nil {
 		e.err(err)
@@ -314,7 +314,7 @@ func (e *end) read(ctx context.Context, part, most int) {
 }
 
 // goodbye closes, which takes no longer than CloseTimeout.
-func (e *end) goodbye(code CloseCode, reason string) {
+func (e *side) goodbye(code CloseCode, reason string) {
 	start := time.Now()
 	err := e.c.Close(code, reason)
 	require.LessOrEqual(e.t, time.Since(start), 5*time.Second, "Close")
@@ -326,12 +326,12 @@ func (e *end) goodbye(code CloseCode, reason string) {
 	require.Error(e.t, e.c.Write(bg, Text("x")), "after Close")
 }
 
-func (e *end) handler() *Handler {
+func (e *side) handler() *Handler {
 	return &Handler{Message: func(_ *Conn, m Message) { e.receive(m, nil) }}
 }
 
 // feed is the goroutine that reads for an end that is fed.
-func (e *end) feed() {
+func (e *side) feed() {
 	var err error
 	for b := make([]byte, 1000); err == nil; {
 		n, _ := e.nc.Read(b)
@@ -341,7 +341,7 @@ func (e *end) feed() {
 }
 
 // drain reads what is left, until nothing comes for a while.
-func (e *end) drain() {
+func (e *side) drain() {
 	if e.fed {
 		pass(time.Minute)
 		e.alive = e.c.reason() == nil
@@ -360,7 +360,7 @@ func (e *end) drain() {
 }
 
 // err checks that err is one that the manual has.
-func (e *end) err(err error) {
+func (e *side) err(err error) {
 	var peer *CloseError
 	var rule *ProtocolError
 	switch {
@@ -379,7 +379,7 @@ func (e *end) err(err error) {
 }
 
 // check looks back on the session.
-func (e *end) check(took time.Duration) {
+func (e *side) check(took time.Duration) {
 	require.True(e.t, slices.IsSorted(e.got), "order: %v", e.got)
 	require.Len(e.t, slices.Compact(slices.Clone(e.got)), len(e.got), "twice: %v", e.got)
 	sent := e.peer.sent
