@@ -395,11 +395,11 @@ func (o *outbox) flush(ctx context.Context) error {
 func (o *outbox) replies(ctx context.Context) (left bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.done < o.last && !o.busy && o.line == 0 && !o.cut {
+	if o.done < o.last && !o.busy && o.line == 0 && o.why == nil {
 		o.stuck = false
 		err = o.batch(ctx, nil)
 	}
-	return o.done < o.last && !o.cut, err
+	return o.done < o.last && o.why == nil, err
 }
 
 // until returns when the first n frames are out: it writes batches while nobody

@@ -440,9 +440,7 @@ func TestRecorder(t *testing.T) {
 2.5s recv f36e3c
 2.5s read-deadline 30s
 3.5s recv 7d530b
-3.5s read-deadline 30s
 4.5s recv 521d86
-4.5s read-deadline 30s
 5.5s recv 0954
 5.5s write-deadline 10s
 5.5s send [close 4000]
