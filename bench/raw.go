@@ -49,7 +49,7 @@ func (c Cell) extensions() string {
 	case "alone":
 		return "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
 	case "takeover":
-		return "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+		return "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
 	}
 	return ""
 }
@@ -142,8 +142,8 @@ func (c Cell) checkResponse(h string) error {
 		return fmt.Errorf("handshake refused: %q", h)
 	case (c.Deflate != "") != (ext != ""):
 		return fmt.Errorf("agreed on %q", ext)
-	case c.Deflate == "takeover" && strings.Contains(ext, "no_context_takeover"):
-		return fmt.Errorf("no takeover: agreed on %q", ext)
+	case c.Deflate == "takeover" && (strings.Contains(ext, "no_context_takeover") || strings.Contains(ext, "max_window_bits=1") && !strings.Contains(ext, "=15")):
+		return fmt.Errorf("not what was asked for: agreed on %q", ext)
 	}
 	return nil
 }

@@ -162,6 +162,7 @@ func epollServer(l net.Listener, c Cell) error {
 	if err != nil {
 		return err
 	}
+	defer f.Close()
 	l.Close()
 	lfd := int(f.Fd())
 	unix.SetNonblock(lfd, true)

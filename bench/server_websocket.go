@@ -6,7 +6,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"sync"
 
 	"github.com/seed-07372d5a/websocket"
 )
@@ -33,28 +32,19 @@ type websocketLoop func(ctx context.Context, c *websocket.Conn, answer func(webs
 
 func websocketServer(loop websocketLoop) func(l net.Listener, c Cell) error {
 	return func(l net.Listener, c Cell) error {
-		var mu sync.Mutex
-		members := map[*websocket.Conn]struct{}{}
+		var members group[*websocket.Conn]
 		s := &websocket.Server{Options: websocket.AcceptOptions{Config: websocketConfig(c)}}
 		s.Handler = func(ctx context.Context, conn *websocket.Conn) {
 			if c.Kind != "broadcast" {
 				loop(ctx, conn, nil)
 				return
 			}
-			mu.Lock()
-			members[conn] = struct{}{}
-			mu.Unlock()
+			members.add(conn)
+			defer members.remove(conn)
 			loop(ctx, conn, func(m websocket.Message) {
 				m = websocket.Prepare(m)
-				mu.Lock()
-				defer mu.Unlock()
-				for m2 := range members {
-					m2.Post(m)
-				}
+				members.each(func(conn *websocket.Conn) { conn.Post(m) })
 			})
-			mu.Lock()
-			delete(members, conn)
-			mu.Unlock()
 		}
 		return http.Serve(l, s)
 	}
