@@ -14,6 +14,7 @@ require (
 	github.com/lesismal/nbio v1.6.8
 	github.com/lxzan/gws v1.8.9
 	github.com/seed-07372d5a/websocket v0.0.0-00010101000000-000000000000
+	github.com/stretchr/testify v1.12.1
 	github.com/valyala/fasthttp v1.70.0
 	golang.org/x/net v0.58.0
 	golang.org/x/sys v0.47.0
@@ -26,5 +27,6 @@ require (
 	github.com/lesismal/llib v1.2.2 // indirect
 	github.com/savsgio/gotils v0.0.0-20240704082632-aef3928b8a38 // indirect
 	github.com/valyala/bytebufferpool v1.0.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.55.0 // indirect
 )

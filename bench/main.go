@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -34,12 +35,12 @@ func run() error {
 	full := flag.Bool("full", false, "all cells, and more and longer rounds")
 	cells := flag.String("cells", "", "only the cells that match this regular expression, of all there are")
 	servers := flag.String("servers", "", "only these servers, separated by commas; the floor is always there")
-	rounds := flag.Int("rounds", 0, "rounds a cell (3, or 9 with -full)")
+	rounds := flag.Int("rounds", 0, "rounds a cell (5, or 9 with -full)")
 	turn := flag.Duration("turn", 0, "how long a server's turn is in a round (100ms, or 400ms with -full)")
 	out := flag.String("out", "out", "the directory for benchmarks.md, .json and .svg")
 	flag.Parse()
 
-	o := &options{rounds: 3, turn: 100 * time.Millisecond, settle: 500 * time.Millisecond}
+	o := &options{rounds: 5, turn: 100 * time.Millisecond, settle: 500 * time.Millisecond}
 	list := quickCells()
 	if *full {
 		o.rounds, o.turn, o.settle = 9, 400*time.Millisecond, 3*time.Second
@@ -80,7 +81,16 @@ func run() error {
 	stderr, err := os.Stderr.Stat()
 	terminal := err == nil && stderr.Mode()&os.ModeCharDevice != 0
 	begun := time.Now()
-	var results []*Result
+	r := newReport(o, begun)
+	r.Cells = list
+	for _, l := range o.servers {
+		if l.kind != "floor" {
+			if r.UTF8[l.name], err = checksUTF8(l, o.cores[0]); err != nil {
+				return fmt.Errorf("%s: %w", l.name, err)
+			}
+			fmt.Fprintf(os.Stderr, "%s: invalid UTF-8: %s\n", l.name, r.UTF8[l.name])
+		}
+	}
 	for i, c := range list {
 		o.progress = func(format string, a ...any) {
 			line := fmt.Sprintf("[%d/%d, %s] ", i+1, len(list), time.Since(begun).Round(time.Second)) + fmt.Sprintf(format, a...)
@@ -91,12 +101,18 @@ func run() error {
 		if !terminal {
 			fmt.Fprintf(os.Stderr, "[%d/%d, %s] %s\n", i+1, len(list), time.Since(begun).Round(time.Second), c.Name)
 		}
-		results = append(results, o.measure(c)...)
+		r.Results = append(r.Results, o.measure(c)...)
 	}
 	if terminal {
 		fmt.Fprint(os.Stderr, "\r\033[K")
 	}
-	return report(*out, list, results, o, begun)
+	r.Took = time.Since(begun).Round(time.Second).String()
+	if err := r.write(*out); err != nil {
+		return err
+	}
+	fmt.Print(r.goals())
+	fmt.Fprintf(os.Stderr, "It took %s. All figures: %s\n", r.Took, filepath.Join(*out, "benchmarks.md"))
+	return nil
 }
 
 func contains(list, name string) bool {

@@ -26,21 +26,22 @@ import (
 // A library is a way to serve, or to be a client. Each has a file.
 type library struct {
 	name     string
-	note     string                             // how it is used
-	kind     string                             // "" for a peer, ours, floor
-	only     string                             // the one kind of cell that it takes part in; "": all
-	server   func(l net.Listener, c Cell) error // echoes, or broadcasts what one connection sends
-	client   func(addr string, c Cell) error    // makes c.Conns connections, and echoes
-	deflate  bool                               // it can compress without context takeover
-	takeover bool                               // and with
-	verdict  string                             // what it does with invalid UTF-8, found out
+	module   string // its path
+	note     string // how it is used
+	kind     string // "" for a peer, ours, floor
+	only     string // the one kind of cell that it takes part in; "": all
+	deflate  bool   // it can compress without context takeover
+	takeover bool   // and with
+
+	server func(l net.Listener, c Cell) error // echoes, or broadcasts what one connection sends
+	client func(addr string, c Cell) error    // makes c.Conns connections, and echoes
 }
 
 var libraries []*library
 
 func register(l *library) { libraries = append(libraries, l) }
 
-func find(name string) *library {
+func lib(name string) *library {
 	for _, l := range libraries {
 		if l.name == name {
 			return l
@@ -74,7 +75,7 @@ func serverMain(spec string) error {
 		return err
 	}
 	log.SetOutput(io.Discard)
-	l := find(name)
+	l := lib(name)
 	if j.Addr != "" {
 		fmt.Println("dialing")
 		go func() {
@@ -151,7 +152,7 @@ func serveHTTP(l net.Listener, f http.HandlerFunc) error {
 	return s.Serve(l)
 }
 
-// each accepts connections and serves each on a goroutine.
+// each accepts connections, and serves each on a goroutine.
 func each(l net.Listener, f func(nc net.Conn)) error {
 	for {
 		nc, err := l.Accept()

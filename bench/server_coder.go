@@ -12,8 +12,8 @@ import (
 
 func init() {
 	register(&library{
-		name: "coder", server: coderServer, client: coderClient, deflate: true, takeover: true,
-		note: "coder/websocket: Reader into a buffer that is kept, Write",
+		name: "coder", module: "github.com/coder/websocket", server: coderServer, client: coderClient, deflate: true, takeover: true,
+		note: "Reader into a buffer that is kept, Write",
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 
 func init() {
 	register(&library{
-		name: "fasthttp", server: fasthttpServer, deflate: true,
+		name: "fasthttp", module: "github.com/fasthttp/websocket", server: fasthttpServer, deflate: true,
 		note: "fasthttp/websocket on valyala/fasthttp, otherwise as gorilla",
 	})
 }

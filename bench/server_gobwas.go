@@ -19,8 +19,8 @@ import (
 
 func init() {
 	register(&library{
-		name: "gobwas", server: gobwasServer, client: gobwasClient, deflate: true,
-		note: "gobwas/ws: Upgrader on the bare connection, wsutil.Reader with CheckUTF8 on a bufio.Reader, frames to a bufio.Writer " +
+		name: "gobwas", module: "github.com/gobwas/ws", server: gobwasServer, client: gobwasClient, deflate: true,
+		note: "Upgrader on the bare connection, wsutil.Reader with CheckUTF8 on a bufio.Reader, frames to a bufio.Writer " +
 			"that is flushed when no more input is buffered; klauspost's flate, level 1; broadcast of a compiled frame",
 	})
 }
@@ -123,6 +123,7 @@ func gobwasEcho(nc net.Conn, br *bufio.Reader, side ws.State, c Cell, answer fun
 
 // A gobwasCodec inflates a message and deflates it again.
 type gobwasCodec struct {
+	src           bytes.Reader
 	plain, packed bytes.Buffer
 	r             *wsflate.Reader
 	w             *wsflate.Writer
@@ -142,7 +143,8 @@ var gobwasFlate = sync.Pool{New: func() any {
 func (z *gobwasCodec) repack(p []byte) ([]byte, error) {
 	z.plain.Reset()
 	z.packed.Reset()
-	z.r.Reset(bytes.NewReader(p))
+	z.src.Reset(p)
+	z.r.Reset(struct{ io.Reader }{&z.src}) // of a source with ReadByte, wsflate reads one byte too many
 	if _, err := z.plain.ReadFrom(z.r); err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 
 func init() {
 	register(&library{
-		name: "gorilla", server: gorillaServer, client: gorillaClient, deflate: true,
-		note: "gorilla/websocket: NextReader into a buffer that is kept, WriteMessage; broadcast by PreparedMessage; idle with a WriteBufferPool",
+		name: "gorilla", module: "github.com/gorilla/websocket", server: gorillaServer, client: gorillaClient, deflate: true,
+		note: "NextReader into a buffer that is kept, WriteMessage; broadcast by PreparedMessage; idle with a WriteBufferPool",
 	})
 }
 

@@ -10,8 +10,8 @@ import (
 
 func init() {
 	register(&library{
-		name: "gws", server: gwsServer, client: gwsClient, deflate: true, takeover: true,
-		note: "lxzan/gws: its own Server and event handler, not parallel, CheckUtf8Enabled; broadcast by Broadcaster",
+		name: "gws", module: "github.com/lxzan/gws", server: gwsServer, client: gwsClient, deflate: true, takeover: true,
+		note: "its own Server and event handler, not parallel, CheckUtf8Enabled; broadcast by Broadcaster",
 	})
 }
 

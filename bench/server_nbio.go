@@ -13,8 +13,8 @@ import (
 
 func init() {
 	register(&library{
-		name: "nbio", server: nbioServer, deflate: true,
-		note: "lesismal/nbio: one poller with epoll that also calls the handlers; broadcast by WriteMessage",
+		name: "nbio", module: "github.com/lesismal/nbio", server: nbioServer, deflate: true,
+		note: "one poller with epoll that also calls the handlers; broadcast by WriteMessage",
 	})
 }
 

@@ -11,8 +11,8 @@ import (
 
 func init() {
 	register(&library{
-		name: "x/net", server: xnetServer,
-		note: "golang.org/x/net/websocket: Codec.Receive and Send, with the message's type",
+		name: "x/net", module: "golang.org/x/net", server: xnetServer,
+		note: "Codec.Receive and Send, with the message's type",
 	})
 }
 
