@@ -90,15 +90,16 @@ func TestLoadChecks(t *testing.T) {
 		err  string
 	}{
 		{"good", good, ""},
+		{"in fragments", append(appendFrame(nil, opBinary, 0, c.payload(0)[:130]), appendFrame(nil, 0x80, 0, c.payload(0)[130:])...), ""},
 		{"another length", appendFrame(nil, 0x80|opBinary, 0, make([]byte, 201)), "201 bytes"},
 		{"another type", appendFrame(nil, 0x80|opText, 0, c.payload(0)), "0x81"},
-		{"a fragment", appendFrame(nil, opBinary, 0, c.payload(0)), "0x2"},
+		{"two beginnings", append(appendFrame(nil, opBinary, 0, c.payload(0)), appendFrame(nil, opBinary, 0, nil)...), "0x2"},
 		{"a close frame", appendFrame(nil, 0x88, 0, []byte{3, 232}), "0x88"},
 		{"another payload", appendFrame(nil, 0x80|opBinary, 0, make([]byte, 200)), "differs"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			for _, cut := range []int{1, 3, len(x.in)} { // as the network cuts it
-				g := &load{cell: c, script: s, length: c.Size}
+				g := &load{cell: c, script: s}
 				l := &link{batch: 1, reader: frameReader{keep: true}}
 				n := 0
 				var err error

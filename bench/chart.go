@@ -44,7 +44,7 @@ text { font: 12px system-ui, sans-serif; fill: #57606a }
 .title { font-weight: 600; font-size: 13px; fill: #24292f }
 .ours { fill: #0969da } .peer { fill: #8c959f } .floor { fill: #d0d7de }
 text.us { fill: #0969da; font-weight: 600 }
-line { stroke: #cf222e; stroke-width: 1; stroke-dasharray: 3 3 }
+line { stroke: #cf222e; stroke-width: 1 }
 @media (prefers-color-scheme: dark) {
 text { fill: #8b949e } .title { fill: #e6edf3 }
 .ours { fill: #388bfd } .peer { fill: #6e7681 } .floor { fill: #373e47 }
@@ -80,7 +80,7 @@ func (r *Report) chart() string {
 		`<text class="title" x="8" y="18">Server CPU per message, µs: shorter is better</text>
 <rect class="ours" x="8" y="28" width="10" height="10"/><text x="23" y="37">this library</text>
 <rect class="peer" x="108" y="28" width="10" height="10"/><text x="123" y="37">others</text>
-<rect class="floor" x="178" y="28" width="10" height="10"/><text x="193" y="37">floors, which parse nothing; the line is the goroutine per connection</text>
+<rect class="floor" x="178" y="28" width="10" height="10"/><text x="193" y="37">floors, which parse nothing; the line is the goroutine per connection. ▸: the bar is cut</text>
 ` + b.String() + "</svg>\n"
 }
 
@@ -126,6 +126,10 @@ func (r *Report) panel(c Cell) (svg string, height int) {
 	room := float64(panelWidth - labelWidth - valueWidth)
 	var b strings.Builder
 	fmt.Fprintf(&b, "<text class=\"title\" y=\"22\">%s%s</text>\n", html.EscapeString(c.Name), unit)
+	if f := r.find(c.Name)("floor"); f != nil {
+		x := labelWidth + room*f.median(value)/widest
+		fmt.Fprintf(&b, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", x, x, titleHeight-4, titleHeight+len(rows)*barHeight)
+	}
 	y := titleHeight
 	for _, x := range rows {
 		v := x.median(value)
@@ -139,16 +143,12 @@ func (r *Report) panel(c Cell) (svg string, height int) {
 		w := room * max(min(v, most), 0) / widest
 		mark := ""
 		if v > most {
-			mark = " ▸"
+			mark = "▸ "
 		}
 		fmt.Fprintf(&b, "<text class=\"%s\" x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>", label, labelWidth-6, y+10, html.EscapeString(x.Server))
 		fmt.Fprintf(&b, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>", class, labelWidth, y, max(w, 1), barHeight-4)
-		fmt.Fprintf(&b, "<text class=\"%s\" x=\"%.1f\" y=\"%d\">%s%s</text>\n", label, labelWidth+w+5, y+10, digits(v), mark)
+		fmt.Fprintf(&b, "<text class=\"%s\" x=\"%d\" y=\"%d\" text-anchor=\"end\">%s%s</text>\n", label, panelWidth, y+10, mark, digits(v))
 		y += barHeight
-	}
-	if f := r.find(c.Name)("floor"); f != nil {
-		x := labelWidth + room*f.median(value)/widest
-		fmt.Fprintf(&b, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", x, x, titleHeight-4, y)
 	}
 	return b.String(), y + 8
 }

@@ -33,10 +33,14 @@ type link struct {
 // what they say only if it is to be checked.
 type frameReader struct {
 	head   [14]byte
-	have   int // bytes of head
-	left   int // bytes of payload that are to come
+	have   int  // bytes of head
+	left   int  // bytes of the frame's payload that are to come
+	begun  bool // a message is
+	packed bool // it is compressed
+	size   int  // of its payload so far
 	keep   bool
 	got    []byte // the payload, if it is kept
+	frame  int    // where in got the frame's begins
 	bytes  int    // of frames
 	window []byte // what was inflated last
 }
@@ -76,15 +80,15 @@ type load struct {
 	buf    []byte
 	events []unix.EpollEvent
 	addr   string
+	floor  bool            // the other side parses nothing
 	keys   map[uint32]bool // masking keys of a client that were seen while checking
-	length int             // of an uncompressed message
 	hist   histogram
 }
 
 var start = time.Now()
 
-func newLoad(c Cell, s *script, addr string) (*load, error) {
-	g := &load{cell: c, script: s, addr: addr, length: c.Size, buf: loadBuffer, events: make([]unix.EpollEvent, 512)}
+func newLoad(c Cell, s *script, addr string, floor bool) (*load, error) {
+	g := &load{cell: c, script: s, addr: addr, floor: floor, buf: loadBuffer, events: make([]unix.EpollEvent, 512)}
 	var err error
 	g.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	return g, err
@@ -103,10 +107,26 @@ func (g *load) open(lfd int) error {
 		} else {
 			fd, err = g.cell.dial(g.addr)
 		}
+		if err == nil && g.cell.Kind == "broadcast" && !g.floor {
+			err = awaitPong(fd)
+		}
 		if err != nil {
 			return err
 		}
 		g.add(&link{fd: fd})
+	}
+	return nil
+}
+
+// awaitPong returns when the server reads from the connection: then it is among
+// the members of a broadcast.
+func awaitPong(fd int) error {
+	if _, err := unix.Write(fd, appendFrame(nil, 0x80|opPing, 0x01020304, nil)); err != nil {
+		return err
+	}
+	b := make([]byte, 2)
+	if n, err := unix.Read(fd, b); n != 2 || b[0] != 0x8a || b[1] != 0 {
+		return fmt.Errorf("not a pong: %x, %v", b[:max(n, 0)], err)
 	}
 	return nil
 }
@@ -210,8 +230,7 @@ func (g *load) take(l *link, b []byte) (messages int, err error) {
 		if r.left == 0 {
 			var size, n int
 			if r.have == 0 {
-				size, n = header(b)
-				if n > 0 {
+				if size, n = header(b); n > 0 {
 					copy(r.head[:], b[:n])
 					b = b[n:]
 				}
@@ -224,16 +243,10 @@ func (g *load) take(l *link, b []byte) (messages int, err error) {
 					continue
 				}
 			}
-			r.have = n
-			r.left = size
-			if first := r.head[0]; first&0x0f < 8 {
-				if first&rsv1 == 0 && g.length != size || first&0x80 == 0 || first&^rsv1 != 0x80|g.cell.opcode() {
-					return 0, fmt.Errorf("a frame with first byte %#x and %d bytes of payload", first, size)
-				}
-			} else if first&0x0f != opPing {
-				return 0, fmt.Errorf("a frame with first byte %#x and %q", first, b[:min(len(b), size)])
+			r.have, r.left, r.frame = n, size, len(r.got)
+			if err := g.begin(r, b); err != nil {
+				return 0, err
 			}
-			r.got = r.got[:0]
 		}
 		k := min(r.left, len(b))
 		if r.keep || r.head[0]&0x0f == opPing {
@@ -244,47 +257,88 @@ func (g *load) take(l *link, b []byte) (messages int, err error) {
 		if r.left > 0 {
 			break
 		}
-		switch {
-		case r.head[0]&0x0f == opPing:
-			key := uint32(0x01020304)
-			if g.cell.Kind == "client" {
-				key = 0
+		if r.head[0]&0x0f == opPing {
+			err = g.pong(l)
+		} else {
+			if r.keep && r.head[1]&mask != 0 {
+				err = g.unmask(r)
 			}
-			l.out = append(l.out[:len(l.out):len(l.out)], appendFrame(nil, 0x8a, key, r.got)...)
-			if k, _ := rawWrite(l.fd, l.out); k != len(l.out) {
-				return 0, errors.New("no room for a pong")
+			if r.head[0]&0x80 != 0 {
+				messages++
+				err = errors.Join(err, g.end(l))
 			}
-			l.out = nil
-		case r.keep:
-			if err := g.check(l); err != nil {
-				return 0, err
-			}
-			messages++
-		default:
-			messages++
+		}
+		if err != nil {
+			return 0, err
 		}
 		r.have = 0
 	}
 	return messages, nil
 }
 
-// check compares an answer with what was sent.
-func (g *load) check(l *link) error {
-	r := &l.reader
-	p := r.got
-	if r.head[1]&mask != 0 {
-		key := binary.BigEndian.Uint32(r.head[r.have-4:])
-		if g.keys != nil {
-			if g.keys[key] {
-				return fmt.Errorf("the masking key %#x came twice", key)
-			}
-			g.keys[key] = true
-		}
-		for i := range p {
-			p[i] ^= byte(key >> (24 - i%4*8))
-		}
+// begin looks at a header; b is what follows.
+func (g *load) begin(r *frameReader, b []byte) error {
+	first := r.head[0]
+	op := first & 0x0f
+	switch {
+	case op == opPing:
+		return nil
+	case first&0x30 != 0, !r.begun && op != g.cell.opcode(), r.begun && (op != 0 || first&rsv1 != 0):
+		return fmt.Errorf("a frame with first byte %#x and %d bytes of payload: %q", first, r.left, b[:min(len(b), r.left, 40)])
 	}
-	if r.head[0]&rsv1 != 0 {
+	if !r.begun {
+		r.begun, r.packed, r.size = true, first&rsv1 != 0, 0
+	}
+	r.size += r.left
+	return nil
+}
+
+// unmask unmasks a client's frame, whose key must be a new one.
+func (g *load) unmask(r *frameReader) error {
+	key := binary.BigEndian.Uint32(r.head[r.have-4:])
+	if g.keys != nil {
+		if g.keys[key] {
+			return fmt.Errorf("the masking key %#x came twice", key)
+		}
+		g.keys[key] = true
+	}
+	p := r.got[r.frame:]
+	for i := range p {
+		p[i] ^= byte(key >> (24 - i%4*8))
+	}
+	return nil
+}
+
+// pong answers a ping.
+func (g *load) pong(l *link) error {
+	r := &l.reader
+	key := uint32(0x01020304)
+	if g.cell.Kind == "client" {
+		key = 0
+	}
+	p := append([]byte(nil), l.out...)
+	p = appendFrame(p, 0x8a, key, r.got[r.frame:])
+	r.got = r.got[:r.frame]
+	if k, _ := rawWrite(l.fd, p); k != len(p) {
+		return errors.New("no room for a pong")
+	}
+	l.out = nil
+	return nil
+}
+
+// end checks the length of an answer, and what it says if that was kept.
+func (g *load) end(l *link) error {
+	r := &l.reader
+	r.begun = false
+	if !r.packed && r.size != g.cell.Size {
+		return fmt.Errorf("an answer of %d bytes", r.size)
+	}
+	if !r.keep {
+		return nil
+	}
+	p := r.got
+	r.got = r.got[:0]
+	if r.packed {
 		z := flate.NewReaderDict(io.MultiReader(bytes.NewReader(p), bytes.NewReader([]byte("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))), r.window)
 		var err error
 		if p, err = io.ReadAll(z); err != nil {
@@ -307,8 +361,8 @@ func (g *load) check(l *link) error {
 
 // verify has every connection say all of its script once, and compares the
 // answers.
-func (g *load) verify(floor bool) error {
-	if g.cell.Kind == "client" && !floor {
+func (g *load) verify() error {
+	if g.cell.Kind == "client" && !g.floor {
 		g.keys = map[uint32]bool{}
 	}
 	for _, l := range g.links {

@@ -128,7 +128,7 @@ func (t *contender) begin(c Cell, s *script, o *options) (err error) {
 }
 
 func (t *contender) connect(c Cell, s *script) (err error) {
-	if t.g, err = newLoad(c, s, t.p.addr); err != nil {
+	if t.g, err = newLoad(c, s, t.p.addr, t.lib.kind == "floor"); err != nil {
 		return err
 	}
 	if c.Kind == "handshake" {
@@ -137,7 +137,7 @@ func (t *contender) connect(c Cell, s *script) (err error) {
 	if err = t.g.open(t.lfd); err != nil {
 		return err
 	}
-	return t.g.verify(t.lib.kind == "floor")
+	return t.g.verify()
 }
 
 func (t *contender) disconnect() {
@@ -217,7 +217,7 @@ func (t *contender) idle(c Cell, s *script, o *options) (r Round, err error) {
 		return r, err
 	}
 	defer t.end()
-	if t.g, err = newLoad(c, s, t.p.addr); err != nil {
+	if t.g, err = newLoad(c, s, t.p.addr, t.lib.kind == "floor"); err != nil {
 		return r, err
 	}
 	few := *t.g
