@@ -83,6 +83,7 @@ type load struct {
 	floor  bool            // the other side parses nothing
 	keys   map[uint32]bool // masking keys of a client that were seen while checking
 	hist   histogram
+	idle   int // times that there was nothing to do
 }
 
 var start = time.Now()
@@ -179,16 +180,38 @@ func (g *load) push(i int) error {
 	return nil
 }
 
+// poll returns the number of events. It does not sleep: waking the generator up
+// would be at the server's expense, and all the more often the slower it is.
+func (g *load) poll() (int, error) {
+	const patience = 20 * time.Second
+	var since time.Duration
+	for i := 0; ; i++ {
+		n, errno := rawEpollWait(g.ep, g.events)
+		switch {
+		case n > 0:
+			g.idle += i
+			return n, nil
+		case errno != 0 && errno != syscall.EINTR:
+			return 0, fmt.Errorf("epoll: %w", errno)
+		case i%(1<<16) == 0:
+			now := time.Since(start)
+			if since == 0 {
+				since = now
+			}
+			if now-since > patience {
+				return 0, errors.New("no answer within 20 s")
+			}
+		}
+	}
+}
+
 // each waits for events, and calls message for what comes: n messages on link i.
 // It returns when message has returned false.
 func (g *load) each(message func(i, n int) (bool, error)) error {
 	for {
-		n, err := unix.EpollWait(g.ep, g.events, 20_000)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return fmt.Errorf("no answer within 20 s (%v)", err)
+		n, err := g.poll()
+		if err != nil {
+			return err
 		}
 		for _, e := range g.events[:n] {
 			i := int(e.Fd)
@@ -494,12 +517,9 @@ func (g *load) handshakes(d time.Duration) (done int, err error) {
 		}
 	}
 	for left := len(g.links); left > 0; {
-		n, err := unix.EpollWait(g.ep, g.events, 20_000)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return 0, fmt.Errorf("no handshake within 20 s (%v)", err)
+		n, err := g.poll()
+		if err != nil {
+			return 0, err
 		}
 		for _, e := range g.events[:n] {
 			i := int(e.Fd)

@@ -38,7 +38,14 @@ func run() error {
 	rounds := flag.Int("rounds", 0, "rounds a cell (5, or 9 with -full)")
 	turn := flag.Duration("turn", 0, "how long a server's turn is in a round (100ms, or 400ms with -full)")
 	out := flag.String("out", "out", "the directory for benchmarks.md, .json and .svg")
+	flag.StringVar(&profiles, "profiles", "", "write CPU profiles of the servers to this directory, which costs them some")
 	flag.Parse()
+	if profiles != "" {
+		var err error
+		if profiles, err = filepath.Abs(profiles); err != nil {
+			return err
+		}
+	}
 
 	o := &options{rounds: 5, turn: 100 * time.Millisecond, settle: 500 * time.Millisecond}
 	list := quickCells()

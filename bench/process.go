@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -26,9 +27,16 @@ type process struct {
 	addr string
 }
 
+// profiles is the directory for CPU profiles of the servers; "": none.
+var profiles string
+
 // launch starts l on a core. A client gets an address to dial.
 func launch(l *library, c Cell, addr string, core int) (*process, error) {
-	spec, err := json.Marshal(job{c, addr})
+	j := job{Cell: c, Addr: addr}
+	if profiles != "" {
+		j.Profile = filepath.Join(profiles, strings.ReplaceAll(l.name+", "+c.Name+".prof", "/", "-"))
+	}
+	spec, err := json.Marshal(j)
 	if err != nil {
 		return nil, err
 	}

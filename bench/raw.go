@@ -19,8 +19,7 @@ import (
 
 // raw.go owns sockets without a library: the generator's and the epoll floor's.
 
-// rawRead and rawWrite are for sockets that do not block: the scheduler need not
-// know.
+// rawRead, rawWrite and rawEpollWait do not block: the scheduler need not know.
 func rawRead(fd int, p []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	return int(n), errno
@@ -28,6 +27,11 @@ func rawRead(fd int, p []byte) (int, syscall.Errno) {
 
 func rawWrite(fd int, p []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return int(n), errno
+}
+
+func rawEpollWait(ep int, events []unix.EpollEvent) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	return int(n), errno
 }
 

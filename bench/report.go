@@ -188,7 +188,7 @@ func (r *Report) table(c Cell) string {
 		columns = append(columns, column{"bytes", func(r Round) float64 { return r.Wire }, "%.0f"})
 	}
 	if c.Kind != "idle" {
-		columns = append([]column{{message + "s/s", func(r Round) float64 { return r.Rate }, "%.0f"}}, columns...)
+		columns = append([]column{{strings.Replace(message+"s", "ys", "ies", 1) + "/s", func(r Round) float64 { return r.Rate }, "%.0f"}}, columns...)
 	}
 	var rows []*Result
 	var failed []*Result

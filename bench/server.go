@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 
@@ -57,6 +58,8 @@ const serverEnv = "WEBSOCKET_BENCH_SERVER"
 type job struct {
 	Cell Cell
 	Addr string // to dial; "": serve
+	// Profile is the file for a CPU profile; "": none.
+	Profile string
 }
 
 // Usage is what a process has used since it started.
@@ -75,6 +78,15 @@ func serverMain(spec string) error {
 		return err
 	}
 	log.SetOutput(io.Discard)
+	if j.Profile != "" {
+		f, err := os.Create(j.Profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		pprof.StartCPUProfile(f)
+		defer pprof.StopCPUProfile()
+	}
 	l := lib(name)
 	if j.Addr != "" {
 		fmt.Println("dialing")
