@@ -171,7 +171,7 @@ func systemCalls() (reads, writes float64) {
 func BenchmarkEcho(b *testing.B) {
 	for _, mode := range []string{"Serve", "Next"} {
 		for _, n := range []int{1, 32} {
-			b.Run(fmt.Sprintf("%s/inflight=%d", mode, n), func(b *testing.B) {
+			b.Run(fmt.Sprintf("mode=%s/inflight=%d", mode, n), func(b *testing.B) {
 				start, done := make(chan struct{}), make(chan struct{})
 				var once sync.Once
 				left := b.N
@@ -224,10 +224,10 @@ func BenchmarkIdleMemory(b *testing.B) {
 		name, mode string
 		z          *Compression
 	}{
-		{"plain", "idle", nil},
-		{"compressed", "compressed", &Compression{}},
-		{"takeover/bits=10", "compressed", &Compression{Takeover: true, WindowBits: 10}},
-		{"takeover/bits=15", "compressed", &Compression{Takeover: true}},
+		{"deflate=off", "idle", nil},
+		{"deflate=alone", "compressed", &Compression{}},
+		{"deflate=takeover/bits=10", "compressed", &Compression{Takeover: true, WindowBits: 10}},
+		{"deflate=takeover/bits=15", "compressed", &Compression{Takeover: true}},
 	} {
 		b.Run(c.name, func(b *testing.B) { benchIdle(b, c.mode, c.z) })
 	}
@@ -275,14 +275,15 @@ func memory() (inUse, resident float64) {
 	return float64(m.HeapAlloc + m.StackInuse), rss * float64(os.Getpagesize())
 }
 
-// BenchmarkFrames shows what frames cost without a network: MB/s of payload, for
-// reading (Next), writing (Write), and an event loop's turn (Feed and Queue).
+// BenchmarkFrames shows what frames cost without a network, in payload per
+// second: reading (Next) and writing (Write) as either side, and an event loop's
+// turn (Feed and Queue).
 func BenchmarkFrames(b *testing.B) {
 	for _, size := range []int{16, 128, 1024, 16 << 10, 256 << 10} {
-		in := frames(masked(bin, 0x01020304), string(seq(size)))
-		run := func(name string, f func(c *Conn) error) {
-			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
-				c := NewConn(&loop{in: in}, Params{Config: quiet})
+		payload := string(seq(size))
+		run := func(op, role string, in []byte, f func(c *Conn) error) {
+			b.Run(fmt.Sprintf("op=%s/role=%s/size=%d", op, role, size), func(b *testing.B) {
+				c := NewConn(&loop{in: in}, Params{Client: role == "client", Config: quiet})
 				defer c.CloseNow()
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
@@ -293,11 +294,37 @@ func BenchmarkFrames(b *testing.B) {
 				}
 			})
 		}
-		m := Binary(seq(size))
-		run("Next", func(c *Conn) error { _, err := c.Next(bg); return err })
-		run("Write", func(c *Conn) error { return c.Write(bg, m) })
-		p := make([]byte, len(in))
+		m := Binary([]byte(payload))
+		next := func(c *Conn) error { _, err := c.Next(bg); return err }
+		write := func(c *Conn) error { return c.Write(bg, m) }
+		toServer, toClient := frames(masked(bin, 0x01020304), payload), frames(bin, payload)
+		run("Next", "server", toServer, next)
+		run("Next", "client", toClient, next)
+		run("Write", "server", toServer, write)
+		run("Write", "client", toClient, write)
+		p := make([]byte, len(toServer))
 		h := &Handler{Message: func(c *Conn, m Message) { c.Queue(m) }}
-		run("Feed", func(c *Conn) error { copy(p, in); return c.Feed(p, h) })
+		run("Feed", "server", toServer, func(c *Conn) error { copy(p, toServer); return c.Feed(p, h) })
+	}
+}
+
+// BenchmarkText is reading text that is validated.
+func BenchmarkText(b *testing.B) {
+	for _, sample := range []struct{ name, text string }{{"ASCII", "The quick brown fox. "}, {"Chinese", "床前明月光疑是地上霜"}} {
+		for _, size := range []int{128, 1024, 64 << 10} {
+			payload := strings.Repeat(sample.text, size/len(sample.text)+1)[:size]
+			payload = payload[:unfinished([]byte(payload))]
+			b.Run(fmt.Sprintf("op=Next/text=%s/size=%d", sample.name, size), func(b *testing.B) {
+				c := NewConn(&loop{in: frames(masked(text, 0x01020304), payload)}, Params{Config: quiet})
+				defer c.CloseNow()
+				b.SetBytes(int64(len(payload)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := c.Next(bg); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }

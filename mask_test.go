@@ -189,7 +189,7 @@ func BenchmarkMask(b *testing.B) {
 	for _, n := range []int{16, 64, 128, 1024, 16384, 262144} {
 		dst, src := make([]byte, n), noise(n)
 		run := func(name string, f func()) {
-			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+			b.Run(fmt.Sprintf("func=%s/size=%d", name, n), func(b *testing.B) {
 				b.SetBytes(int64(n))
 				for b.Loop() {
 					f()

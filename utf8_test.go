@@ -238,7 +238,7 @@ func BenchmarkUTF8(b *testing.B) {
 			p := []byte(strings.Repeat(text.text, n/len(text.text)+1))[:n]
 			p = p[:unfinished(p)]
 			run := func(name string, f func() bool) {
-				b.Run(fmt.Sprintf("%s/%s/%d", name, text.name, n), func(b *testing.B) {
+				b.Run(fmt.Sprintf("func=%s/text=%s/size=%d", name, text.name, n), func(b *testing.B) {
 					b.SetBytes(int64(len(p)))
 					for b.Loop() {
 						f()

@@ -1,0 +1,1 @@
+// A file in assembly lets mask_test.go declare functions without bodies.
