@@ -24,7 +24,7 @@ type Round struct {
 	Writes   float64
 	Memory   float64 // bytes of resident memory per idle connection
 	Wire     float64 // bytes that the server sent per message
-	Busy     float64 // share of the time that the generator computed
+	Idle     float64 // times that the generator found nothing to do, per message: near zero if it is what is slow
 }
 
 // A Result is all rounds of a server in a cell.
@@ -174,22 +174,20 @@ func (t *contender) turn(c Cell, s *script, o *options) (r Round, err error) {
 	if _, err := t.g.run(o.turn / 10); err != nil { // warm up
 		return r, err
 	}
-	t.g.hist = histogram{}
+	t.g.hist, t.g.idle = histogram{}, 0
 	for _, l := range t.g.links {
 		l.reader.bytes = 0
 	}
-	u0, err := t.p.ask("begin")
-	if err != nil {
+	if _, err := t.p.ask("begin"); err != nil {
 		return r, err
 	}
-	cpu, begun := cpuTime(), time.Now()
+	begun := time.Now()
 	n, err := t.g.run(o.turn)
 	if err != nil {
 		return r, err
 	}
 	took := time.Since(begun).Seconds()
-	cpu = cpuTime() - cpu
-	u1, err := t.p.ask("end")
+	u, err := t.p.ask("end")
 	if err != nil {
 		return r, err
 	}
@@ -199,15 +197,15 @@ func (t *contender) turn(c Cell, s *script, o *options) (r Round, err error) {
 	}
 	per := float64(n)
 	return Round{
-		CPU:    (u1.CPU - u0.CPU) * 1e6 / per,
+		CPU:    u.CPU * 1e6 / per,
 		Rate:   per / took,
 		P50:    t.g.hist.quantile(0.5).Seconds() * 1e6,
 		P99:    t.g.hist.quantile(0.99).Seconds() * 1e6,
-		Allocs: (u1.Mallocs - u0.Mallocs) / per,
-		Reads:  (u1.Reads - u0.Reads) / per,
-		Writes: (u1.Writes - u0.Writes) / per,
+		Allocs: u.Mallocs / per,
+		Reads:  u.Reads / per,
+		Writes: u.Writes / per,
 		Wire:   float64(wire) / per,
-		Busy:   cpu / took,
+		Idle:   float64(t.g.idle) / per,
 	}, nil
 }
 

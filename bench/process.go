@@ -77,7 +77,7 @@ func launch(l *library, c Cell, addr string, core int) (*process, error) {
 	return p, nil
 }
 
-// ask asks what the process has used.
+// ask asks what the process has used: between begin and end, or its memory.
 func (p *process) ask(what string) (u Usage, err error) {
 	if _, err = io.WriteString(p.in, what+"\n"); err != nil {
 		return u, err

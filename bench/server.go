@@ -62,7 +62,7 @@ type job struct {
 	Profile string
 }
 
-// Usage is what a process has used since it started.
+// Usage is what a process has used.
 type Usage struct {
 	CPU           float64 // seconds, in user and kernel mode
 	Mallocs       float64
@@ -108,35 +108,52 @@ func serverMain(spec string) error {
 			os.Exit(1)
 		}()
 	}
-	out := json.NewEncoder(os.Stdout)
+	var begun Usage
+	var answer []byte
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		switch in.Text() {
-		case "begin", "end": // what asking costs stays outside of the two
-			out.Encode(used(in.Text() == "end"))
+		case "begin": // what asking costs stays outside of the two
+			begun = used(false)
+			answer = append(answer[:0], "{}\n"...)
+		case "end":
+			answer, _ = json.Marshal(used(true).since(begun))
+			answer = append(answer, '\n')
 		case "memory":
 			for range 3 { // the first cycles free what pools hold
 				runtime.GC()
 			}
 			debug.FreeOSMemory()
-			out.Encode(used(true))
+			answer, _ = json.Marshal(used(true))
+			answer = append(answer, '\n')
 		}
+		os.Stdout.Write(answer)
 	}
 	return nil
 }
 
-// used reads the CPU time first or last.
+// used takes the figures that reading the others would change first or last.
 func used(first bool) (u Usage) {
+	var m runtime.MemStats
 	if first {
 		u.CPU = cpuTime()
+		runtime.ReadMemStats(&m)
 	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	u.Mallocs = float64(m.Mallocs)
 	u.Reads, u.Writes = field("/proc/self/io", "syscr:"), field("/proc/self/io", "syscw:")
 	u.RSS = field("/proc/self/status", "VmRSS:") * 1024
 	if !first {
+		runtime.ReadMemStats(&m)
 		u.CPU = cpuTime()
 	}
+	u.Mallocs = float64(m.Mallocs)
+	return u
+}
+
+// since returns what was used since u was taken; RSS as it is.
+func (u Usage) since(before Usage) Usage {
+	u.CPU -= before.CPU
+	u.Mallocs -= before.Mallocs
+	u.Reads -= before.Reads
+	u.Writes -= before.Writes
 	return u
 }
 
