@@ -180,20 +180,24 @@ func (g *load) push(i int) error {
 	return nil
 }
 
-// poll returns the number of events. It does not sleep: waking the generator up
-// would be at the server's expense, and all the more often the slower it is.
+// doze is how long the generator may sleep when there is nothing to do, in
+// milliseconds. It does not if it has a core of its own: waking it up would be at
+// the server's expense, and all the more often the slower the server is.
+var doze = 0
+
+// poll returns the number of events.
 func (g *load) poll() (int, error) {
 	const patience = 20 * time.Second
 	var since time.Duration
 	for i := 0; ; i++ {
-		n, errno := rawEpollWait(g.ep, g.events)
+		n, errno := rawEpollWait(g.ep, g.events, doze)
 		switch {
 		case n > 0:
 			g.idle += i
 			return n, nil
 		case errno != 0 && errno != syscall.EINTR:
 			return 0, fmt.Errorf("epoll: %w", errno)
-		case i%(1<<16) == 0:
+		case doze > 0 || i%(1<<16) == 0:
 			now := time.Since(start)
 			if since == 0 {
 				since = now

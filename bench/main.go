@@ -82,6 +82,7 @@ func run() error {
 		o.cores = [2]int{0, 1}
 	} else {
 		fmt.Fprintln(os.Stderr, "There is one core only: server and generator share it.")
+		doze = 100
 	}
 	pin(o.cores[1])
 

@@ -19,7 +19,8 @@ import (
 
 // raw.go owns sockets without a library: the generator's and the epoll floor's.
 
-// rawRead, rawWrite and rawEpollWait do not block: the scheduler need not know.
+// rawRead and rawWrite do not block, and rawEpollWait only where there is
+// nothing else to do: the scheduler need not know.
 func rawRead(fd int, p []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	return int(n), errno
@@ -30,8 +31,8 @@ func rawWrite(fd int, p []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-func rawEpollWait(ep int, events []unix.EpollEvent) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+func rawEpollWait(ep int, events []unix.EpollEvent, ms int) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
 	return int(n), errno
 }
 
