@@ -126,7 +126,7 @@ func awaitPong(fd int) error {
 		return err
 	}
 	b := make([]byte, 2)
-	if n, err := unix.Read(fd, b); n != 2 || b[0] != 0x8a || b[1] != 0 {
+	if n, err := again(func() (int, error) { return unix.Read(fd, b) }); n != 2 || b[0] != 0x8a || b[1] != 0 {
 		return fmt.Errorf("not a pong: %x, %v", b[:max(n, 0)], err)
 	}
 	return nil

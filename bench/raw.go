@@ -75,11 +75,22 @@ func connect(addr string) (fd int, err error) {
 		return 0, err
 	}
 	prepare(fd)
-	if err := unix.Connect(fd, sa); err != nil {
+	err = unix.Connect(fd, sa)
+	if err == unix.EINTR { // it goes on by itself
+		_, err = again(func() (int, error) { return unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 10_000) })
+	}
+	if err != nil {
 		unix.Close(fd)
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	return fd, nil
+}
+
+// again repeats a system call that a signal has interrupted.
+func again(call func() (int, error)) (n int, err error) {
+	for n, err = call(); err == unix.EINTR; n, err = call() {
+	}
+	return n, err
 }
 
 // prepare sets a socket up: no delay, and a close that leaves no port behind.
@@ -96,12 +107,15 @@ func prepare(fd int) {
 func readHeader(fd int) (string, error) {
 	b := make([]byte, 4096)
 	for {
-		n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK)
+		n, err := again(func() (n int, err error) {
+			n, _, err = unix.Recvfrom(fd, b, unix.MSG_PEEK)
+			return n, err
+		})
 		if err != nil || n <= 0 {
 			return "", fmt.Errorf("no handshake: %d bytes, %v", n, err)
 		}
 		if i := strings.Index(string(b[:n]), "\r\n\r\n"); i >= 0 {
-			n, err := unix.Read(fd, b[:i+4])
+			n, err := again(func() (int, error) { return unix.Read(fd, b[:i+4]) })
 			return string(b[:max(n, 0)]), err
 		}
 		if n == len(b) {
@@ -155,7 +169,10 @@ func (c Cell) checkResponse(h string) error {
 
 // accept takes a client's connection.
 func accept(lfd int) (fd int, err error) {
-	fd, _, err = unix.Accept4(lfd, unix.SOCK_CLOEXEC)
+	fd, err = again(func() (fd int, err error) {
+		fd, _, err = unix.Accept4(lfd, unix.SOCK_CLOEXEC)
+		return fd, err
+	})
 	if err != nil {
 		return 0, err
 	}

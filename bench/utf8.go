@@ -32,7 +32,7 @@ func checksUTF8(l *library, core int) (verdict string, err error) {
 	var b []byte
 	for len(b) < 4 {
 		chunk := make([]byte, 256)
-		n, err := unix.Read(fd, chunk)
+		n, err := again(func() (int, error) { return unix.Read(fd, chunk) })
 		if n <= 0 {
 			if err == unix.EAGAIN {
 				return "no answer", nil
