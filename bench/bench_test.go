@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // Every server answers a handshake, echoes and broadcasts; every client echoes.
-// What comes back is compared byte by byte.
+// What comes back is compared byte by byte, but for the floors'.
 func TestServers(t *testing.T) {
 	var cells []Cell
 	for _, size := range []int{16, 1 << 10, 70 << 10} {

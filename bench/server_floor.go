@@ -14,7 +14,8 @@ import (
 )
 
 // The floors move the bytes of a cell with the fewest system calls, and look at
-// none of them: they know how long a request is, and have the answer ready.
+// none of them: they know how long a request is. In a closed loop they write what
+// they have read, with another header; otherwise they have the answer ready.
 
 func init() {
 	register(&library{
@@ -50,6 +51,52 @@ func exchange(c Cell) (request int, answers []byte) {
 	return request, bytes.Repeat(f, c.InFlight)
 }
 
+// A mirror is a buffer from which a request goes back as it has come, but for
+// its header: a closed loop's floor moves the very bytes.
+type mirror struct {
+	in   []byte // where the request is read to
+	out  []byte // what is written then: the same payload
+	head []byte // and at its beginning
+	have int
+}
+
+// newMirror returns nil for cells that have more than one request at once, or
+// more than one answer.
+func newMirror(c Cell) *mirror {
+	if c.InFlight > 1 || c.Kind != "echo" && c.Kind != "client" {
+		return nil
+	}
+	request, answers := exchange(c)
+	shift := max(0, len(answers)-request) // a client's answer is longer, by the key
+	buf := make([]byte, shift+request)
+	return &mirror{in: buf[shift:], out: buf[shift+request-len(answers):], head: answers[:len(answers)-c.Size]}
+}
+
+// took returns the answer if the request is whole with n bytes more.
+func (m *mirror) took(n int) []byte {
+	if m.have += n; m.have < len(m.in) {
+		return nil
+	}
+	m.have = 0
+	copy(m.out, m.head)
+	return m.out
+}
+
+// echo runs a floor's connection that blocks.
+func (m *mirror) echo(nc net.Conn) {
+	for {
+		n, err := nc.Read(m.in[m.have:])
+		if err != nil {
+			return
+		}
+		if out := m.took(n); out != nil {
+			if _, err := nc.Write(out); err != nil {
+				return
+			}
+		}
+	}
+}
+
 // bufferSize holds all that may come at once, within reason.
 func bufferSize(c Cell, request int) int { return min(max(request*c.InFlight, 512), 256<<10) }
 
@@ -78,6 +125,10 @@ func floorServer(l net.Listener, c Cell) error {
 			hub.mu.Unlock()
 		}
 		nc.Write(response)
+		if m := newMirror(c); m != nil {
+			m.echo(nc)
+			return
+		}
 		floorEcho(nc, buf, request, func(n int) error {
 			if c.Kind != "broadcast" {
 				_, err := nc.Write(answers[:n*len(answers)/c.InFlight])
@@ -114,23 +165,17 @@ func floorEcho(nc net.Conn, buf []byte, request int, answer func(n int) error) {
 }
 
 func floorClient(addr string, c Cell) error {
-	request, answers := exchange(c)
 	return dialAll(c, func() (func(), error) {
 		nc, err := net.Dial("tcp", addr)
 		if err != nil {
 			return nil, err
 		}
-		buf := make([]byte, max(bufferSize(c, request), len(response)))
+		buf := make([]byte, len(response))
 		io.WriteString(nc, handshake(""))
-		if _, err := io.ReadFull(nc, buf[:len(response)]); err != nil {
+		if _, err := io.ReadFull(nc, buf); err != nil {
 			return nil, err
 		}
-		return func() {
-			floorEcho(nc, buf, request, func(n int) error {
-				_, err := nc.Write(answers[:n*len(answers)/c.InFlight])
-				return err
-			})
-		}, nil
+		return func() { newMirror(c).echo(nc) }, nil
 	})
 }
 
@@ -155,6 +200,7 @@ type epollConn struct {
 	open bool   // the handshake is done
 	have int    // bytes of requests
 	left []byte // what the socket did not take
+	m    *mirror
 }
 
 func epollServer(l net.Listener, c Cell) error {
@@ -184,7 +230,7 @@ func epollServer(l net.Listener, c Cell) error {
 		}
 		n, _ := rawWrite(fd, p)
 		if n = max(n, 0); n < len(p) {
-			ec.left = p[n:len(p):len(p)] // answers are never changed
+			ec.left = p[n:len(p):len(p)] // nobody changes it before it is out
 			watch(unix.EPOLL_CTL_MOD, fd, unix.EPOLLIN|unix.EPOLLOUT)
 		}
 	}
@@ -214,7 +260,11 @@ func epollServer(l net.Listener, c Cell) error {
 			if e.Events&^unix.EPOLLOUT == 0 {
 				continue
 			}
-			k, errno := rawRead(fd, buf)
+			into := buf
+			if ec.open && ec.m != nil {
+				into = ec.m.in[ec.m.have:]
+			}
+			k, errno := rawRead(fd, into)
 			switch {
 			case errno == syscall.EAGAIN:
 			case k <= 0:
@@ -222,8 +272,12 @@ func epollServer(l net.Listener, c Cell) error {
 				delete(conns, fd)
 			case !ec.open:
 				if bytes.HasSuffix(buf[:k], endOfHeader) {
-					ec.open = true
+					ec.open, ec.m = true, newMirror(c)
 					write(fd, ec, response)
+				}
+			case ec.m != nil:
+				if out := ec.m.took(k); out != nil {
+					write(fd, ec, out)
 				}
 			default:
 				ec.have += k
