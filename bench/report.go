@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -108,7 +109,7 @@ func (r *Report) markdown() string {
 	p("| server | version | how | invalid UTF-8 in a text message |\n|---|---|---|---|\n")
 	for _, l := range libraries {
 		if r.took(l.name) {
-			p("| %s | %s | %s | %s |\n", l.name, r.version(l), l.note, r.UTF8[l.name])
+			p("| %s | %s | %s | %s |\n", l.name, r.version(l), l.note, cmp.Or(r.UTF8[l.name], "–"))
 		}
 	}
 	for _, c := range r.Cells {
@@ -123,8 +124,11 @@ func (r *Report) took(server string) bool {
 }
 
 func (r *Report) version(l *library) string {
-	if l.kind == "ours" {
+	switch {
+	case l.kind == "ours":
 		return "this"
+	case l.kind == "floor":
+		return "–"
 	}
 	return r.Versions[l.module]
 }
