@@ -376,7 +376,7 @@ func (c *Conn) hangUp() {
 		}
 		c.watch.arm(context.Background(), d)
 		var err error
-		if n, err = c.nc.Read(b.b[:cap(b.b)]); err != nil {
+		if n, err = c.on.nc.Read(b.b[:cap(b.b)]); err != nil {
 			break
 		}
 	}
@@ -385,6 +385,6 @@ func (c *Conn) hangUp() {
 
 // halfClose tells the peer that nothing follows, if the transport can.
 func (c *Conn) halfClose() bool {
-	h, ok := c.nc.(interface{ CloseWrite() error })
+	h, ok := c.on.nc.(interface{ CloseWrite() error })
 	return ok && h.CloseWrite() == nil
 }

@@ -94,7 +94,7 @@ type Params struct {
 type Conn struct {
 	Value any // the caller's
 
-	nc     net.Conn
+	on     transport
 	config *Config // resolved
 	proto  string  // the subprotocol
 
@@ -155,15 +155,14 @@ func newConn(nc net.Conn, p Params, config *Config, base context.Context) *Conn 
 	if base != nil {
 		c.ctx, c.cancel = context.WithCancelCause(base)
 	}
-	c.nc = nc
+	c.on.nc = nc
 	c.raw = newRawReader(nc)
 	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
 	c.compress(p)
-	c.watch.nc, c.watch.own = nc, c.ctx
+	c.on.own, c.watch.on = c.ctx, &c.on
 	o := &c.out
-	o.nc, o.client, o.limit, o.pause = nc, p.Client, c.config.QueueLimit, c.config.WriteTimeout
-	o.vector = c.raw != nil
-	o.watch.nc, o.watch.own, o.watch.write = nc, c.ctx, true
+	o.config, o.client, o.raw = c.config, p.Client, c.raw
+	o.watch.on, o.watch.write = &c.on, true
 	c.startKeepAlive()
 	return c
 }
@@ -173,7 +172,7 @@ func (c *Conn) Subprotocol() string { return c.proto }
 
 // NetConn returns the transport, for its addresses and TLS state. Reading from
 // it, writing to it or setting its deadlines breaks the connection.
-func (c *Conn) NetConn() net.Conn { return c.nc }
+func (c *Conn) NetConn() net.Conn { return c.on.nc }
 
 // Context returns a context that ends when the connection does; context.Cause
 // says why, with the error that other calls return.
@@ -202,7 +201,7 @@ func (c *Conn) Read(ctx context.Context) (Message, error) {
 	}
 	m, err := c.next(ctx)
 	if err == nil {
-		m.Data = c.keep(m.Data)
+		m = incoming(m.Type, c.keep(m.Data))
 	}
 	c.quit(err)
 	return m, err
@@ -281,7 +280,7 @@ func (c *Conn) quick() (m Message, ok bool, err error) {
 		return m, false, err
 	}
 	c.rest = c.rest[n:]
-	return Message{Type: t, Data: data}, true, nil
+	return incoming(t, data), true, nil
 }
 
 // Messages returns the messages as they come, for a range loop. Each is lent
@@ -382,7 +381,7 @@ func (c *Conn) end(why error) error {
 	if !first {
 		return err
 	}
-	closeTransport(c.nc)
+	closeTransport(c.on.nc)
 	c.pinger.stop()
 	if closing != nil {
 		closing.Stop()
@@ -543,7 +542,7 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 		}
 	case p.first && p.last:
 		c.lent = p.data
-		return Message{Type: MessageType(p.op), Data: p.data}, true, nil
+		return incoming(MessageType(p.op), p.data), true, nil
 	case c.inPlace(p.data):
 		c.msg.b = c.msg.b[:len(c.msg.b)+len(p.data)]
 	default:
@@ -555,7 +554,7 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 		return m, false, nil
 	}
 	c.lent = c.msg.b
-	return Message{Type: c.kind, Data: c.msg.b}, true, nil
+	return incoming(c.kind, c.msg.b), true, nil
 }
 
 // inPlace tells whether p lies where msg goes on: fill may have read it there.
@@ -681,9 +680,9 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 		if r := c.raw; r != nil {
 			n, err = r.read(c, p)
 		} else if p == nil {
-			n, err = c.nc.Read(c.input())
+			n, err = c.on.nc.Read(c.input())
 		} else {
-			n, err = c.nc.Read(p)
+			n, err = c.on.nc.Read(p)
 		}
 		if patience > 0 {
 			c.waited(n, sinceEpoch()-begun)

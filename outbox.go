@@ -29,13 +29,10 @@ const (
 // the whole buffer as one batch and writes it, with everything that others have
 // added (group commit).
 type outbox struct {
-	nc     net.Conn
-	client bool // mask
-	vector bool // nc can write several buffers in one system call
-	limit  int  // bytes that may wait
+	config *Config
+	raw    *rawReader // a bare socket: it can write several buffers in one system call; else nil
 	watch  watch
-	pause  time.Duration // WriteTimeout
-	zip    *deflater     // nil without compression; its window is under mu
+	zip    *deflater // nil without compression; its window is under mu
 
 	mu     sync.Mutex
 	buf    *buffer       // encoded frames that wait; nil if none: an idle connection has no write buffer
@@ -46,10 +43,11 @@ type outbox struct {
 	last   uint64        // frames ever added to buf
 	end    uint64        // the last of those in fly
 	done   uint64        // the last of those that are out
+	line   int32         // how many are in until: they write what waits
+	client bool          // mask
 	busy   bool          // somebody is writing fly
 	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
 	kicked bool          // a goroutine is flushing what was posted
-	line   int           // how many are in until: they write what waits
 	stream bool          // a streaming Writer owns the message slot
 	pong   int           // where in buf the pong that waits begins, plus 1; 0 if none waits
 	turn   chan struct{} // closed when a batch has moved; made only if somebody waits
@@ -101,11 +99,11 @@ func (o *outbox) add(h Header, payload []byte) {
 // is its compressed form if it is known.
 func (o *outbox) message(m *Message, packed []byte) {
 	if o.stream { // uncompressed: the Writer's message comes before it in the window
-		o.held = o.appendMessage(o.held, m, Header{}, m.Data)
+		o.held = o.appendMessage(o.held, m, 0, m.Data)
 		return
 	}
 	o.last++
-	if o.zip.wants(m) {
+	if o.zip != nil && o.zip.wants(m) {
 		var b *buffer
 		if packed == nil && m.prepared == nil && o.zip.window != nil {
 			b = borrow(len(m.Data))
@@ -113,38 +111,36 @@ func (o *outbox) message(m *Message, packed []byte) {
 		}
 		if packed != nil {
 			o.zip.sent(m.Data)
-			o.buf = o.appendMessage(o.buf, m, Header{RSV: rsv1}, packed)
+			o.buf = o.appendMessage(o.buf, m, rsv1, packed)
 		}
 		b.release()
 		if packed != nil {
 			return
 		}
 	}
-	o.buf = o.appendMessage(o.buf, m, Header{}, m.Data)
+	o.buf = o.appendMessage(o.buf, m, 0, m.Data)
 }
 
 // appendMessage appends a whole message to b.
-func (o *outbox) appendMessage(b *buffer, m *Message, h Header, payload []byte) *buffer {
+func (o *outbox) appendMessage(b *buffer, m *Message, rsv byte, payload []byte) *buffer {
 	b = b.grow(MaxHeaderSize + len(payload))
-	if m.prepared != nil && h.RSV == 0 && !o.client {
+	switch {
+	case m.prepared != nil && rsv == 0 && !o.client:
 		b.b = append(b.b, m.prepared.frame...)
-		return b
+	case !o.client && len(payload) < 126: // what AppendHeader would do
+		b.b = append(b.b, 0x80|rsv<<4|byte(m.Type), byte(len(payload)))
+		b.b = append(b.b, payload...)
+	default:
+		b.b = o.appendFrame(b.b, Header{Fin: true, RSV: rsv, Opcode: Opcode(m.Type)}, payload)
 	}
-	h.Fin, h.Opcode = true, Opcode(m.Type)
-	b.b = o.appendFrame(b.b, h, payload)
 	return b
 }
 
-// room tells whether n more bytes may wait behind those of queues. An empty
-// outbox takes any message.
-func (o *outbox) room(n int, queues ...*buffer) bool {
-	waiting := 0
-	for _, b := range queues {
-		if b != nil {
-			waiting += len(b.b)
-		}
-	}
-	return o.limit < 0 || waiting == 0 || n <= o.limit-waiting
+// room tells whether a frame with n bytes may wait behind waiting others. An
+// empty outbox takes any message.
+func (o *outbox) room(n, waiting int) bool {
+	limit := o.config.QueueLimit
+	return waiting == 0 || limit < 0 || MaxHeaderSize+n <= limit-waiting
 }
 
 // wait lets go of the lock until a batch has moved.
@@ -189,7 +185,7 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 		return err
 	}
 	zip := o.zip.wants(&m)
-	direct := o.vector && !o.client && len(m.Data) >= large && !zip
+	direct := o.raw != nil && !o.client && len(m.Data) >= large && !zip
 	var packed []byte
 	if zip {
 		var b *buffer
@@ -205,7 +201,7 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 			return o.err
 		case o.stream || direct && o.busy:
 			err = o.wait(ctx)
-		case !o.room(MaxHeaderSize+len(m.Data), o.buf, o.fly):
+		case !o.room(len(m.Data), o.buf.size()+o.fly.size()):
 			err = o.until(ctx, o.last)
 		case direct:
 			o.buf = o.buf.grow(MaxHeaderSize)
@@ -227,7 +223,7 @@ func (o *outbox) queue(m *Message) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	if !o.zip.wants(m) {
+	if o.zip == nil || !o.zip.wants(m) {
 		return o.queuePacked(m, nil)
 	}
 	packed, b := o.zip.ahead(m)
@@ -240,7 +236,7 @@ func (o *outbox) queuePacked(m *Message, packed []byte) (err error) {
 	switch {
 	case o.err != nil:
 		err = o.err
-	case !o.room(MaxHeaderSize+len(m.Data), o.buf, o.held, o.fly):
+	case !o.room(len(m.Data), o.buf.size()+o.held.size()+o.fly.size()):
 		err = ErrQueueFull
 	default:
 		o.message(m, packed)
@@ -336,7 +332,7 @@ func (o *outbox) open(ctx context.Context) error {
 func (o *outbox) fragment(ctx context.Context, h Header, payload []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.err == nil && !o.room(MaxHeaderSize+len(payload), o.buf, o.fly) { // what is held waits for this one
+	for o.err == nil && !o.room(len(payload), o.buf.size()+o.fly.size()) { // what is held waits for this one
 		if err := o.until(ctx, o.last); err != nil {
 			return err
 		}
@@ -433,10 +429,10 @@ func (o *outbox) until(ctx context.Context, n uint64) error {
 // left is what is left of WriteTimeout for a transport that does not block; 0 is
 // for ever.
 func (o *outbox) left() time.Duration {
-	if o.pause <= 0 {
+	if o.config.WriteTimeout <= 0 {
 		return 0
 	}
-	return max(o.pause-(sinceEpoch()-o.since), 1)
+	return max(o.config.WriteTimeout-(sinceEpoch()-o.since), 1)
 }
 
 // drain is what a kicked goroutine does: it flushes until nothing waits.
@@ -448,15 +444,36 @@ func (o *outbox) drain() {
 	o.kicked = false
 }
 
-// kick tells whether a goroutine is to be started that drains.
+// kick writes what waits as far as the socket takes it at once, and tells
+// whether a goroutine is to be started that drains the rest.
 func (o *outbox) kick() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.raw != nil && o.why == nil && !o.busy && !o.kicked && o.fly == nil && o.done < o.last {
+		o.try()
+	}
 	if o.kicked || o.cut || o.done == o.last {
 		return false
 	}
 	o.kicked = true
 	return true
+}
+
+// try is batch without waiting, and without a verdict: what the socket does not
+// take, for whatever reason, is left to the next batch.
+func (o *outbox) try() {
+	o.fly, o.buf = o.buf, nil
+	o.off, o.end, o.pong = 0, o.last, 0
+	o.busy = true
+	o.mu.Unlock()
+	n := o.raw.tryWrite(o.fly.b)
+	o.mu.Lock()
+	o.busy = false
+	o.wake()
+	if o.off = n; n == len(o.fly.b) {
+		o.fly.release()
+		o.fly, o.done = nil, o.end
+	}
 }
 
 // batch writes what waits, and tail behind it. The lock is held when it is
@@ -513,13 +530,13 @@ func (o *outbox) broke(err error) error {
 func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
 	for len(b) > 0 && err == nil {
 		part, k := b[:min(len(b), maxWrite)], 0
-		o.watch.arm(ctx, o.pause)
+		o.watch.arm(ctx, o.config.WriteTimeout)
 		if len(part) == len(b) && len(tail) > 0 {
 			most := min(len(tail), maxWrite)
-			k, err = writev(o.nc, part, tail[:most])
+			k, err = writev(o.watch.on.nc, part, tail[:most])
 			k, tail = min(k, len(part)), tail[most:]
 		} else {
-			k, err = o.nc.Write(part)
+			k, err = o.watch.on.nc.Write(part)
 		}
 		if k == 0 && err == nil { // a broken transport, which would keep us here
 			err = io.ErrNoProgress
@@ -528,8 +545,8 @@ func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
 	}
 	for len(tail) > 0 && err == nil {
 		var k int
-		o.watch.arm(ctx, o.pause)
-		if k, err = o.nc.Write(tail[:min(len(tail), maxWrite)]); k == 0 && err == nil {
+		o.watch.arm(ctx, o.config.WriteTimeout)
+		if k, err = o.watch.on.nc.Write(tail[:min(len(tail), maxWrite)]); k == 0 && err == nil {
 			err = io.ErrNoProgress
 		}
 		tail = tail[k:]

@@ -45,14 +45,26 @@ func (b *buffer) release() {
 	pools[class-minBuffer].Put(b)
 }
 
+// size is how many bytes are in b, which may be nil.
+func (b *buffer) size() int {
+	if b == nil {
+		return 0
+	}
+	return len(b.b)
+}
+
 // grow makes room for n more bytes in b, which may be nil, and returns the
 // buffer to use from now on.
 func (b *buffer) grow(n int) *buffer {
+	if b != nil && cap(b.b)-len(b.b) >= n {
+		return b
+	}
+	return b.larger(n)
+}
+
+func (b *buffer) larger(n int) *buffer {
 	if b == nil {
 		return borrow(n)
-	}
-	if cap(b.b)-len(b.b) >= n {
-		return b
 	}
 	g := borrow(max(2*cap(b.b), len(b.b)+n))
 	g.b = append(g.b, b.b...)

@@ -10,3 +10,5 @@ type rawReader struct{}
 func newRawReader(net.Conn) *rawReader { return nil }
 
 func (*rawReader) read(*Conn, []byte) (int, error) { panic("unreachable") }
+
+func (*rawReader) tryWrite([]byte) int { panic("unreachable") }

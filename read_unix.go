@@ -5,10 +5,11 @@ package websocket
 import (
 	"io"
 	"net"
+	"sync"
 	"syscall"
 )
 
-// A rawReader reads from a bare socket, for which it waits without a buffer: one
+// A rawReader is a bare socket. It reads from it, for which it waits without a buffer: one
 // is borrowed when there is something to read.
 type rawReader struct {
 	rc  syscall.RawConn
@@ -76,4 +77,39 @@ func (r *rawReader) attempt(fd uintptr) bool {
 		r.err = io.EOF
 	}
 	return true
+}
+
+// A rawWrite is an attempt to write that does not wait.
+type rawWrite struct {
+	p   []byte
+	n   int
+	try func(fd uintptr) // made once
+}
+
+var rawWrites = sync.Pool{New: func() any {
+	w := new(rawWrite)
+	w.try = w.attempt
+	return w
+}}
+
+// tryWrite writes what of p the socket takes at once, and returns how much that
+// was. Deadlines do not matter, and why it was not all is left to the next Write.
+func (r *rawReader) tryWrite(p []byte) int {
+	w := rawWrites.Get().(*rawWrite)
+	w.p, w.n = p, 0
+	r.rc.Control(w.try)
+	n := w.n
+	w.p = nil
+	rawWrites.Put(w)
+	return n
+}
+
+func (w *rawWrite) attempt(fd uintptr) {
+	for {
+		n, err := syscall.Write(int(fd), w.p)
+		if err != syscall.EINTR {
+			w.n = max(n, 0)
+			return
+		}
+	}
 }

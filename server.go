@@ -94,7 +94,7 @@ func (e *panicError) log(l *log.Logger, c *Conn) {
 	if l == nil {
 		l = log.Default()
 	}
-	l.Printf("%v: %v", c.nc.RemoteAddr(), e)
+	l.Printf("%v: %v", c.on.nc.RemoteAddr(), e)
 }
 
 // Conns returns the connections that are open now.

@@ -13,8 +13,7 @@ import (
 // A watch is one direction's deadline. Contexts are paid for once, not per
 // call: the watch stays armed while calls come with the same one.
 type watch struct {
-	nc  net.Conn
-	own context.Context // the connection's, if it was born with one: its end closes nc anyway
+	on *transport
 
 	mu    sync.Mutex
 	done  <-chan struct{} // of the context it is armed for
@@ -23,6 +22,12 @@ type watch struct {
 	round uint32          // counts armings: a late end of an earlier context is ignored
 	write bool            // the direction
 	past  bool            // the context has ended: the deadline is in the past
+}
+
+// A transport is what both directions of a connection share.
+type transport struct {
+	nc  net.Conn
+	own context.Context // the connection's, if it was born with one: its end closes nc anyway
 }
 
 // epoch is what times are counted from.
@@ -40,7 +45,7 @@ const slack = 100 * time.Millisecond
 // positive, interrupts the network. Calls must not overlap.
 func (w *watch) arm(ctx context.Context, d time.Duration) {
 	var done <-chan struct{}
-	if ctx != w.own {
+	if ctx != w.on.own {
 		done = ctx.Done()
 	}
 	w.mu.Lock()
@@ -107,8 +112,8 @@ func (w *watch) expire(round uint32) {
 // move leaves errors to the read or write that follows.
 func (w *watch) move(t time.Time) {
 	if w.write {
-		w.nc.SetWriteDeadline(t)
+		w.on.nc.SetWriteDeadline(t)
 	} else {
-		w.nc.SetReadDeadline(t)
+		w.on.nc.SetReadDeadline(t)
 	}
 }
