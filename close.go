@@ -366,7 +366,7 @@ func (c *Conn) hangUp() {
 		return
 	}
 	c.dropInput()
-	b := borrow(maxRead)
+	b := borrow(64 << 10)
 	defer b.release()
 	by := time.Now().Add(linger)
 	for n, left := 0, lingerMax; left > 0; left -= n {

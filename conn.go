@@ -579,7 +579,7 @@ func (c *Conn) unpack(p piece) (err error) {
 func (c *Conn) unpackSome(p *piece) (b []byte, more bool, err error) {
 	switch {
 	case c.msg == nil:
-		c.msg = borrow(min(4*len(p.data), maxRead))
+		c.msg = borrow(min(4*len(p.data), 64<<10))
 	case c.zip.full:
 		c.zip.reuse(c.msg)
 	}
@@ -612,8 +612,8 @@ func (c *Conn) endStream() {
 }
 
 const (
-	minRead = 4 << 10  // the first buffer to read into, in bytes
-	maxRead = 64 << 10 // and the largest
+	minRead = 4 << 10   // the first buffer to read into, in bytes
+	maxRead = 256 << 10 // and the largest: a message that fits is not copied
 )
 
 // fill reads more input: into a borrowed buffer, of a size that follows the

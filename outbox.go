@@ -238,11 +238,26 @@ func (o *outbox) queuePacked(m *Message, packed []byte) (err error) {
 		err = o.err
 	case !o.room(len(m.Data), o.buf.size()+o.held.size()+o.fly.size()):
 		err = ErrQueueFull
+	case len(m.Data) >= large && packed == nil && o.idle() && !o.client && !o.stream && (o.zip == nil || !o.zip.wants(m)):
+		o.now(m)
 	default:
 		o.message(m, packed)
 	}
 	o.mu.Unlock()
 	return err
+}
+
+// now is message for a large one, which is not copied as far as the socket takes
+// it at once.
+func (o *outbox) now(m *Message) {
+	payload := m.Data
+	if o.last++; m.prepared != nil {
+		payload = m.prepared.frame
+	} else {
+		o.buf = o.buf.grow(MaxHeaderSize)
+		o.buf.b = AppendHeader(o.buf.b, Header{Fin: true, Opcode: Opcode(m.Type), Len: int64(len(payload))})
+	}
+	o.try(payload)
 }
 
 // control queues a ping and returns when it is out.
@@ -444,13 +459,18 @@ func (o *outbox) drain() {
 	o.kicked = false
 }
 
+// idle tells whether nobody writes to the socket, if it is one.
+func (o *outbox) idle() bool {
+	return o.raw != nil && o.why == nil && !o.busy && !o.kicked && o.line == 0 && o.fly == nil
+}
+
 // kick writes what waits as far as the socket takes it at once, and tells
 // whether a goroutine is to be started that drains the rest.
 func (o *outbox) kick() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.raw != nil && o.why == nil && !o.busy && !o.kicked && o.fly == nil && o.done < o.last {
-		o.try()
+	if o.buf != nil && o.idle() {
+		o.try(nil)
 	}
 	if o.kicked || o.cut || o.done == o.last {
 		return false
@@ -461,19 +481,32 @@ func (o *outbox) kick() bool {
 
 // try is batch without waiting, and without a verdict: what the socket does not
 // take, for whatever reason, is left to the next batch.
-func (o *outbox) try() {
-	o.fly, o.buf = o.buf, nil
+func (o *outbox) try(tail []byte) {
+	b := o.buf
+	if b == nil {
+		b = borrow(0)
+	}
+	o.fly, o.buf = b, nil
 	o.off, o.end, o.pong = 0, o.last, 0
 	o.busy = true
 	o.mu.Unlock()
-	n := o.raw.tryWrite(o.fly.b)
+	n, k := len(b.b), 0
+	if n > 0 {
+		n = o.raw.tryWrite(b.b, len(tail) > 0)
+	}
+	if n == len(b.b) && len(tail) > 0 {
+		k = o.raw.tryWrite(tail, false)
+	}
 	o.mu.Lock()
 	o.busy = false
 	o.wake()
-	if o.off = n; n == len(o.fly.b) {
-		o.fly.release()
+	if o.off = n; n == len(b.b) && k == len(tail) {
+		b.release()
 		o.fly, o.done = nil, o.end
+		return
 	}
+	o.fly = b.grow(len(tail) - k)
+	o.fly.b = append(o.fly.b, tail[k:]...)
 }
 
 // batch writes what waits, and tail behind it. The lock is held when it is

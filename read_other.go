@@ -11,4 +11,4 @@ func newRawReader(net.Conn) *rawReader { return nil }
 
 func (*rawReader) read(*Conn, []byte) (int, error) { panic("unreachable") }
 
-func (*rawReader) tryWrite([]byte) int { panic("unreachable") }
+func (*rawReader) tryWrite([]byte, bool) int { panic("unreachable") }

@@ -5,6 +5,7 @@ package websocket
 import (
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 )
@@ -81,9 +82,10 @@ func (r *rawReader) attempt(fd uintptr) bool {
 
 // A rawWrite is an attempt to write that does not wait.
 type rawWrite struct {
-	p   []byte
-	n   int
-	try func(fd uintptr) // made once
+	p    []byte
+	more bool
+	n    int
+	try  func(fd uintptr) // made once
 }
 
 var rawWrites = sync.Pool{New: func() any {
@@ -93,10 +95,11 @@ var rawWrites = sync.Pool{New: func() any {
 }}
 
 // tryWrite writes what of p the socket takes at once, and returns how much that
-// was. Deadlines do not matter, and why it was not all is left to the next Write.
-func (r *rawReader) tryWrite(p []byte) int {
+// was; more tells that another part follows. Deadlines do not matter, and why it
+// was not all is left to the next Write.
+func (r *rawReader) tryWrite(p []byte, more bool) int {
 	w := rawWrites.Get().(*rawWrite)
-	w.p, w.n = p, 0
+	w.p, w.more, w.n = p, more, 0
 	r.rc.Control(w.try)
 	n := w.n
 	w.p = nil
@@ -105,8 +108,15 @@ func (r *rawReader) tryWrite(p []byte) int {
 }
 
 func (w *rawWrite) attempt(fd uintptr) {
+	const msgMore = 0x8000 // Linux: leave the packet open
 	for {
-		n, err := syscall.Write(int(fd), w.p)
+		var n int
+		var err error
+		if w.more && runtime.GOOS == "linux" {
+			n, err = syscall.SendmsgN(int(fd), w.p, nil, nil, msgMore)
+		} else {
+			n, err = syscall.Write(int(fd), w.p)
+		}
 		if err != syscall.EINTR {
 			w.n = max(n, 0)
 			return

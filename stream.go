@@ -193,7 +193,7 @@ func (w *messageWriter) Write(p []byte) (int, error) {
 	for n := 0; ; {
 		part := p[n:]
 		if w.buf == nil && len(part) >= streamFrame {
-			part = part[:min(len(part), maxRead)]
+			part = part[:min(len(part), 64<<10)]
 			if err := w.send(part, false); err != nil {
 				return n, err
 			}
