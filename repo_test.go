@@ -7,9 +7,11 @@ import (
 	"go/parser"
 	"go/printer"
 	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -224,5 +226,27 @@ func TestReadme(t *testing.T) {
 	for _, b := range blocks {
 		code, _, _ := strings.Cut(b, "```")
 		require.Contains(t, undent(string(examples)), undent(code))
+	}
+}
+
+// docs/testing.md names tests: there are such tests.
+func TestTestingDoc(t *testing.T) {
+	doc, err := os.ReadFile("docs/testing.md")
+	require.NoError(t, err)
+	var all strings.Builder
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			src, _ := os.ReadFile(path)
+			all.Write(src)
+		}
+		return err
+	}))
+	names := regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`).FindAllString(string(doc), -1)
+	require.Greater(t, len(names), 50)
+	for _, name := range names {
+		require.Contains(t, all.String(), "func "+name+"(", name)
+	}
+	for _, file := range regexp.MustCompile(`\b[a-z_]+_test\.go\b`).FindAllString(string(doc), -1) {
+		require.FileExists(t, file)
 	}
 }
