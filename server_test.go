@@ -151,9 +151,14 @@ func TestShutdown(t *testing.T) {
 // When its context ends, Shutdown cuts what is left: here a peer that never
 // answers and a handler that never reads.
 func TestShutdownCuts(t *testing.T) {
-	s := &Server{Handler: func(ctx context.Context, c *Conn) { <-ctx.Done() }}
+	there := make(chan bool)
+	s := &Server{Handler: func(ctx context.Context, c *Conn) {
+		close(there)
+		<-ctx.Done()
+	}}
 	dial := serveHTTP(t, s)
 	dial(nil)
+	<-there // the client has its answer before that
 	ctx, cancel := context.WithCancelCause(bg)
 	cancel(errors.New("out of patience"))
 	require.EqualError(t, s.Shutdown(ctx), "out of patience")
