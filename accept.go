@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -226,12 +227,25 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 // day, a test fails.
 func begun(w http.ResponseWriter) bool {
 	v := reflect.ValueOf(innermost(w))
-	if !v.IsValid() || v.Type().String() != "*http.response" {
+	if !v.IsValid() {
 		return false
 	}
-	f := v.Elem().FieldByName("wroteHeader")
-	return f.Kind() == reflect.Bool && f.Bool()
+	index, ok := wroteHeader.Load(v.Type())
+	if !ok {
+		index = []int(nil)
+		if t := v.Type(); t.String() == "*http.response" {
+			if f, ok := t.Elem().FieldByName("wroteHeader"); ok && f.Type.Kind() == reflect.Bool {
+				index = f.Index
+			}
+		}
+		wroteHeader.Store(v.Type(), index)
+	}
+	i := index.([]int)
+	return i != nil && v.Elem().FieldByIndex(i).Bool()
 }
+
+// wroteHeader is where that field is, by type; nil where there is none.
+var wroteHeader sync.Map
 
 // answer writes the response, or closes nc.
 func answer(nc net.Conn, response []byte) error {
