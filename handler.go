@@ -230,6 +230,9 @@ func (c *Conn) eat(h *Handler) (err error) {
 		if c.over.Load() {
 			return c.reason()
 		}
+		if len(c.rest) == 0 {
+			return nil
+		}
 		m, ok, err := c.quick()
 		if ok && h.Message != nil {
 			if !calling {

@@ -561,6 +561,10 @@ func (o *outbox) broke(err error) error {
 // send writes b and tail, in parts that WriteTimeout is fair for. It returns how
 // much of b is out.
 func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
+	if o.raw != nil && len(tail) == 0 { // nearly always it takes all at once, and needs no deadline
+		n = o.raw.tryWrite(b, false)
+		b = b[n:]
+	}
 	for len(b) > 0 && err == nil {
 		part, k := b[:min(len(b), maxWrite)], 0
 		o.watch.arm(ctx, o.config.WriteTimeout)

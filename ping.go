@@ -17,6 +17,7 @@ type pinger struct {
 	waiting []waiter
 	timer   *time.Timer   // of the keepalive
 	asked   bool          // the keepalive has sent a ping
+	doubted bool          // and has waited for the answer, nearly long enough
 	when    time.Duration // and when
 	stopped bool
 }
@@ -130,27 +131,34 @@ func (c *Conn) keepAlive() {
 }
 
 // tick decides what silence means, and sets the timer for the next look. Only a
-// peer that somebody listens to can be found dead.
+// peer that somebody listens to can be found dead, and only if that was so a
+// moment before: who has just begun to read may have the answer in front of him.
 func (p *pinger) tick(now, heard time.Duration, listening bool, cfg *Config) (ping, dead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	unanswered := p.asked && heard < p.when
+	moment := min(cfg.KeepAliveTimeout/16, time.Second)
 	switch {
 	case p.stopped:
 		return false, false
 	case unanswered && listening && cfg.KeepAliveTimeout > 0:
-		return false, true
+		if p.doubted {
+			return false, true
+		}
+		p.doubted = true
+		p.timer.Reset(moment)
+		return false, false
 	case unanswered && !listening:
 		heard = now // the answer may be here, unread
 	}
-	p.asked = false
+	p.asked, p.doubted = false, false
 	if silent := now - heard; silent < cfg.KeepAlive {
 		p.timer.Reset(cfg.KeepAlive - silent)
 		return false, false
 	}
 	p.asked, p.when = true, now
 	if cfg.KeepAliveTimeout > 0 {
-		p.timer.Reset(cfg.KeepAliveTimeout)
+		p.timer.Reset(cfg.KeepAliveTimeout - moment)
 	} else {
 		p.timer.Reset(cfg.KeepAlive)
 	}

@@ -163,3 +163,21 @@ func TestOnPing(t *testing.T) {
 		require.Zero(t, since())
 	})
 }
+
+// Who begins to read just before the timeout has the answer in front of him,
+// unread: the peer is given up only if it was listened to a moment before, too.
+func TestKeepAliveLooksTwice(t *testing.T) {
+	const s = time.Second
+	cfg := Config{}.withDefaults()
+	for _, heard := range []time.Duration{1 * s, 44500 * time.Millisecond} {
+		p := pinger{timer: time.NewTimer(time.Hour)}
+		ping, dead := p.tick(25*s, 0, false, cfg)
+		require.True(t, ping)
+		require.False(t, dead)
+		ping, dead = p.tick(44*s, 1*s, true, cfg)
+		require.False(t, ping)
+		require.False(t, dead, "who listens has only just begun")
+		_, dead = p.tick(45*s, heard, true, cfg)
+		require.Equal(t, heard == 1*s, dead)
+	}
+}
