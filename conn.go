@@ -196,14 +196,8 @@ func (c *Conn) Context() context.Context {
 // for all later calls: [*CloseError], [*ProtocolError], ErrPeerTimeout, an error
 // that wraps net.ErrClosed, io.ErrUnexpectedEOF, or the transport's.
 func (c *Conn) Read(ctx context.Context) (Message, error) {
-	if err := c.begin(ctx); err != nil {
-		return Message{}, err
-	}
-	m, err := c.next(ctx)
-	if err == nil {
-		m = incoming(m.Type, c.keep(m.Data))
-	}
-	c.quit(err)
+	var m Message
+	err := c.read(ctx, &m, true)
 	return m, err
 }
 
@@ -220,30 +214,40 @@ func (c *Conn) keep(p []byte) []byte {
 
 // Next is Read without a copy: the message is lent until the next reading call.
 func (c *Conn) Next(ctx context.Context) (m Message, err error) {
-	if err = c.begin(ctx); err != nil {
-		return m, err
-	}
-	m, err = c.next(ctx)
-	c.quit(err)
+	err = c.read(ctx, &m, false)
 	return m, err
 }
 
-// next waits for the next message, which is lent.
-func (c *Conn) next(ctx context.Context) (m Message, err error) {
-	for ok := false; err == nil; err = c.fill(ctx) { // nothing is on the stack while it waits
-		if ok, err = c.advance(&m); ok || err != nil {
+// read waits for the next message, which is the caller's to keep or lent. While
+// it waits there is little on the stack: an idle goroutine has 2 KiB of it.
+func (c *Conn) read(ctx context.Context, m *Message, keep bool) error {
+	err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	for ok := false; ; {
+		if len(c.rest) > 0 {
+			ok, err = c.advance(m)
+		}
+		if ok || err != nil {
+			break
+		}
+		if err = c.fill(ctx); err != nil {
 			break
 		}
 	}
-	return m, err
+	if keep && err == nil {
+		*m = incoming(m.Type, c.keep(m.Data))
+	}
+	c.quit(err)
+	return err
 }
 
 // advance makes what it can of the input that is here, and tells whether m is
 // the next message.
 func (c *Conn) advance(m *Message) (ok bool, err error) {
 	for {
-		var err error
-		if *m, ok, err = c.quick(); ok {
+		if ok, err = c.quick(m); ok {
 			c.lent = m.Data
 			c.sendPongs()
 			return true, nil
@@ -270,17 +274,18 @@ func (c *Conn) advance(m *Message) (ok bool, err error) {
 	}
 }
 
-// quick returns the next message if that is all here, in one frame.
-func (c *Conn) quick() (m Message, ok bool, err error) {
+// quick makes m the next message if that is all here, in one frame.
+func (c *Conn) quick(m *Message) (ok bool, err error) {
 	if c.stream != nil {
-		return m, false, nil
+		return false, nil
 	}
 	t, data, n, err := c.machine.whole(c.rest)
 	if n == 0 || err != nil {
-		return m, false, err
+		return false, err
 	}
 	c.rest = c.rest[n:]
-	return incoming(t, data), true, nil
+	*m = incoming(t, data)
+	return true, nil
 }
 
 // Messages returns the messages as they come, for a range loop. Each is lent
@@ -432,18 +437,23 @@ func (c *Conn) begin(ctx context.Context) error {
 		return err
 	}
 	c.reclaim()
-	switch r := c.stream; {
-	case r == nil:
-	case r.full:
-		r.full = false
-		if err := c.skip(r.rest); err != nil {
-			c.leave()
-			return err
-		}
-	case r.last:
-		c.endStream()
+	if c.stream != nil {
+		return c.leaveStream()
 	}
 	return nil
+}
+
+// leaveStream passes over what is here of the message that was read as a stream.
+func (c *Conn) leaveStream() (err error) {
+	if r := c.stream; r.full {
+		r.full = false
+		if err = c.skip(r.rest); err != nil {
+			c.leave()
+		}
+	} else if r.last {
+		c.endStream()
+	}
+	return err
 }
 
 func (c *Conn) leave() { c.reading.Store(false) }

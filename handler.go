@@ -71,7 +71,10 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 		return err
 	}
 	for err == nil {
-		if err = c.eat(h); err == nil {
+		if len(c.rest) > 0 {
+			err = c.eat(h)
+		}
+		if err == nil {
 			err = c.fill(ctx)
 		}
 	}
@@ -233,7 +236,8 @@ func (c *Conn) eat(h *Handler) (err error) {
 		if len(c.rest) == 0 {
 			return nil
 		}
-		m, ok, err := c.quick()
+		var m Message
+		ok, err := c.quick(&m)
 		if ok && h.Message != nil {
 			if !calling {
 				calling = true

@@ -46,7 +46,7 @@ func newRawReader(nc net.Conn) *rawReader {
 // read reads into p, or into c's input buffer if p is nil.
 func (r *rawReader) read(c *Conn, p []byte) (int, error) {
 	if r.p, r.c = p, nil; p == nil {
-		r.c = c
+		r.p, r.c = c.input(), c // here: in attempt it would take more of the stack than a goroutine has at first
 	}
 	if err := r.rc.Read(r.try); err != nil {
 		return 0, err
@@ -56,7 +56,7 @@ func (r *rawReader) read(c *Conn, p []byte) (int, error) {
 
 // attempt is called when there may be something to read; false waits for more.
 func (r *rawReader) attempt(fd uintptr) bool {
-	if r.c != nil {
+	if r.p == nil { // it has waited
 		r.p = r.c.input()
 	}
 	for {
