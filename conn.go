@@ -237,7 +237,7 @@ func (c *Conn) read(ctx context.Context, m *Message, keep bool) error {
 		}
 	}
 	if keep && err == nil {
-		*m = incoming(m.Type, c.keep(m.Data))
+		m.Data = c.keep(m.Data)
 	}
 	c.quit(err)
 	return err
@@ -284,7 +284,7 @@ func (c *Conn) quick(m *Message) (ok bool, err error) {
 		return false, err
 	}
 	c.rest = c.rest[n:]
-	*m = incoming(t, data)
+	*m = Message{Type: t, Data: data}
 	return true, nil
 }
 
@@ -552,7 +552,7 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 		}
 	case p.first && p.last:
 		c.lent = p.data
-		return incoming(MessageType(p.op), p.data), true, nil
+		return Message{Type: MessageType(p.op), Data: p.data}, true, nil
 	case c.inPlace(p.data):
 		c.msg.b = c.msg.b[:len(c.msg.b)+len(p.data)]
 	default:
@@ -564,7 +564,7 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 		return m, false, nil
 	}
 	c.lent = c.msg.b
-	return incoming(c.kind, c.msg.b), true, nil
+	return Message{Type: c.kind, Data: c.msg.b}, true, nil
 }
 
 // inPlace tells whether p lies where msg goes on: fill may have read it there.

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"bytes"
-	"math"
 	"sync"
 )
 
@@ -38,10 +37,6 @@ type Message struct {
 	// [Compression] for when that matters.
 	Plain bool
 
-	// Text that was received is not checked again when it is sent on: it is the
-	// size bytes that begin at first.
-	size     uint32
-	first    *byte
 	prepared *prepared
 }
 
@@ -76,15 +71,6 @@ func Prepare(m Message) Message {
 	return Message{Type: m.Type, Data: f[n:len(f):len(f)], Plain: m.Plain, prepared: &prepared{frame: f}}
 }
 
-// incoming returns a message that is known to be valid.
-func incoming(t MessageType, p []byte) Message {
-	m := Message{Type: t, Data: p}
-	if t == MessageText && len(p) > 0 && uint64(len(p)) <= math.MaxUint32 {
-		m.size, m.first = uint32(len(p)), &p[0]
-	}
-	return m
-}
-
 // Clone returns a copy of m whose memory is its own: what [Conn.Next], a
 // [Handler] or a loop over [Conn.Messages] lent is kept by cloning it.
 func (m Message) Clone() Message {
@@ -100,8 +86,6 @@ func (m *Message) check() error {
 		return nil
 	case m.Type != MessageText:
 		return errType
-	case m.size > 0 && len(m.Data) == int(m.size) && &m.Data[0] == m.first:
-		return nil
 	case !validText(m.Data):
 		return errText
 	}
