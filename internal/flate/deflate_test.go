@@ -137,6 +137,7 @@ func TestCompressReach(t *testing.T) {
 
 // A message of many megabytes, and positions that would not fit if they were not counted anew now and then.
 func TestCompressLong(t *testing.T) {
+	long(t)
 	p := corpus.JSON(5 << 20)
 	w := NewWindow(15)
 	w.Add(corpus.JSON(100_000))
@@ -196,6 +197,7 @@ func TestCompressAllocs(t *testing.T) {
 
 // The sizes on the corpus, against compress/flate at level 1: no more than 5 % larger.
 func TestCompressSize(t *testing.T) {
+	long(t)
 	for _, k := range corpus.Kinds() {
 		for _, n := range []int{256, 1024, 16 << 10} {
 			data, ours, theirs := k.Make(64<<10), 0, 0

@@ -80,6 +80,7 @@ func messages(data []byte) (m [][]byte) {
 
 // zlib's strategies: default, filtered, Huffman only, run lengths, fixed codes.
 func TestInflateZlib(t *testing.T) {
+	long(t)
 	z := newZlib(t)
 	for bits := 9; bits <= maxBits; bits++ {
 		for _, how := range [][2]int{{0, 0}, {1, 0}, {6, 0}, {9, 0}, {6, 1}, {6, 2}, {6, 3}, {6, 4}} {
