@@ -327,6 +327,47 @@ func TestFeedBacklog(t *testing.T) {
 	})
 }
 
+// Flush on writability tries again even if another goroutine is about to be told
+// that the transport would block: nobody would call it again.
+func TestFlushMeetsWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := memnet.Pipe(1)
+		w := &waitingWrites{nonblocking: nonblocking{Conn: a}, begun: make(chan bool), end: make(chan bool)}
+		c := NewConn(w, Params{Config: quiet})
+		defer c.CloseNow()
+		require.NoError(t, c.Feed(nil, nil))
+		wrote := make(chan error, 1)
+		go func() { wrote <- c.Write(bg, Text("x")) }()
+		<-w.begun // and it has found no room
+		w.give(1000)
+		flushed := make(chan error, 1)
+		go func() { flushed <- c.Flush(bg) }()
+		synctest.Wait()
+		close(w.end)
+		synctest.Wait()
+		require.NoError(t, <-flushed)
+		require.NoError(t, <-wrote)
+		require.Zero(t, since())
+		require.Equal(t, string(frames(text, "x")), w.out.String())
+	})
+}
+
+// In waitingWrites the first Write takes its time to say EAGAIN.
+type waitingWrites struct {
+	nonblocking
+	once       sync.Once
+	begun, end chan bool
+}
+
+func (w *waitingWrites) Write(p []byte) (n int, err error) {
+	n, err = w.nonblocking.Write(p)
+	w.once.Do(func() {
+		w.begun <- true
+		<-w.end
+	})
+	return n, err
+}
+
 // A transport that takes nothing for WriteTimeout is given up, without anybody
 // who waits for it.
 func TestFeedStalls(t *testing.T) {

@@ -390,6 +390,7 @@ func (o *outbox) flush(ctx context.Context) error {
 			return syscall.EAGAIN
 		case o.busy:
 			err = o.wait(ctx)
+			o.stuck = false // if it was found so, then perhaps before this call
 		default:
 			err = o.batch(ctx, nil)
 		}
@@ -523,7 +524,7 @@ func (o *outbox) batch(ctx context.Context, tail []byte) error {
 	o.busy = false
 	was := o.off
 	o.off += n
-	if n > 0 || err == nil {
+	if n > 0 || err == nil || errors.Is(err, syscall.EAGAIN) {
 		o.wake()
 	}
 	if err != nil && !o.cut && errors.Is(err, syscall.EAGAIN) {
