@@ -1,0 +1,398 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unique"
+
+	"github.com/seed-07372d5a/websocket"
+)
+
+// conn.go owns one connection: the states it is in, its turns, and the transport
+// that its websocket.Conn writes to.
+
+// The states of a connection. Whoever has changed idle to running owns it, reads
+// it, and closes it; what happens meanwhile is left to that goroutine by again.
+const (
+	idle uint32 = iota
+	running
+	again
+	closed
+)
+
+// A conn is the transport of a websocket.Conn that a loop feeds. Its writes do
+// not block.
+type conn struct {
+	ws     *websocket.Conn
+	loop   *loop
+	remote netip.AddrPort
+	local  unique.Handle[netip.AddrPort]
+	fd     int
+	token
+	client bool // this side masks
+
+	state   atomic.Uint32
+	news    atomic.Uint32 // what has happened since the owner looked
+	blocked atomic.Bool   // the system did not take all of the last write
+
+	// The owner's.
+	ended  bool   // Feed has returned an error: what still comes is thrown away
+	eof    bool   // the input has ended, and answers wait
+	paused uint32 // what has happened that waits for answers to be taken
+
+	mu    sync.Mutex // held for the moment of a system call that does not block
+	shut  bool       // fd is closed
+	fin   bool       // the sending half is to be closed when nothing waits
+	bye   bool       // a close frame is out: no ping follows it
+	extra *extra     // nil in most connections at most times
+}
+
+// Extra is what few connections need.
+type extra struct {
+	ping    []byte // the rest of one
+	left    int64  // bytes of the frame under way that are not out
+	head    []byte // its header, if not all of that is
+	failure error  // why nothing can be written any more
+}
+
+// signal tells c what has happened. The caller whom it returns true owns c.
+func (c *conn) signal(bits uint32) (mine bool) {
+	c.news.Or(bits)
+	for {
+		switch c.state.Load() {
+		case idle:
+			if c.state.CompareAndSwap(idle, running) {
+				return true
+			}
+		case running:
+			if c.state.CompareAndSwap(running, again) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+}
+
+// release ends the ownership of c, unless something has happened meanwhile.
+func (c *conn) release() bool {
+	if c.state.CompareAndSwap(running, idle) {
+		return true
+	}
+	c.state.Store(running)
+	return false
+}
+
+// tell is signal for those who have no use for c.
+func (c *conn) tell(bits uint32) {
+	if c.signal(bits) {
+		go c.carry()
+	}
+}
+
+// carry gives c, which the caller owns, its turns outside the loop.
+func (c *conn) carry() {
+	buf := buffers.Get().(*[readSize]byte)
+	defer buffers.Put(buf)
+	for c.turn(buf[:]) {
+	}
+}
+
+// turn does what there is to do, on the goroutine that owns c. It returns true if
+// that was too much for one turn, and c is still owned; else c is idle or closed.
+func (c *conn) turn(buf []byte) (more bool) {
+	for {
+		news := c.news.Swap(0)
+		if news&closing != 0 {
+			c.finish()
+			return false
+		}
+		if news&(silent|readable) == silent {
+			c.fail(websocket.ErrPeerTimeout)
+			continue
+		}
+		if news&writable != 0 {
+			news |= c.flush()
+		}
+		if news&(readable|halfClosed|dead) != 0 && c.drain(buf, news) {
+			c.news.Or(news & (readable | halfClosed | dead))
+			return true
+		}
+		if c.release() {
+			return false
+		}
+	}
+}
+
+// drain reads what is here and feeds it. It returns true if that is more than
+// fits in one turn.
+func (c *conn) drain(buf []byte, news uint32) (more bool) {
+	end := news&(halfClosed|dead) != 0
+	for left := turnBytes; left > 0; {
+		if c.paused != 0 && news&dead == 0 {
+			c.paused |= news &^ writable
+			return false
+		}
+		if c.eof || c.news.Load()&closing != 0 {
+			return false
+		}
+		n, err := c.read(buf)
+		switch {
+		case n > 0:
+			left -= n
+			c.heard()
+			c.feed(buf[:n])
+			if n < len(buf) && !end { // an end would be another event
+				return false
+			}
+		case err == nil:
+			c.heard()
+			c.eof = true
+			if !c.blocked.Load() || c.ended {
+				c.inputEnded()
+			}
+			return false
+		case err != syscall.EAGAIN:
+			c.fail(err)
+			return false
+		default:
+			if news&dead != 0 {
+				c.fail(c.pending())
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// feed hands over input, and throws it away when the connection has ended.
+func (c *conn) feed(p []byte) {
+	if c.ended {
+		return
+	}
+	before := c.blocked.Load()
+	c.ended = c.ws.Feed(p, &c.loop.engine.Handler) != nil
+	if !before && c.blocked.Load() && !c.ended { // the answers wait: so does what asks for more
+		c.paused = readable
+	}
+}
+
+// inputEnded is called when there is no more input, and no answer waits.
+func (c *conn) inputEnded() {
+	if c.ended {
+		c.ws.CloseNow() // there is nothing left to linger for
+		return
+	}
+	c.ended = true
+	c.ws.Feed(nil, &c.loop.engine.Handler)
+}
+
+// flush writes what waited for the system to take it. It returns what has
+// happened that waited for that.
+func (c *conn) flush() (news uint32) {
+	if !c.blocked.Load() {
+		return 0
+	}
+	if c.ws.Flush(background) == syscall.EAGAIN {
+		return 0
+	}
+	c.mu.Lock()
+	if !c.shut && c.payPing() == nil && c.fin {
+		c.fin = false
+		c.loop.engine.system.shutdown(c.fd)
+	}
+	c.mu.Unlock()
+	if c.blocked.Load() {
+		return 0
+	}
+	if c.eof {
+		c.inputEnded()
+	}
+	news, c.paused = c.paused, 0
+	return news
+}
+
+// fail ends the connection with an error of the transport. The websocket.Conn
+// hears of it by writing.
+func (c *conn) fail(err error) {
+	c.mu.Lock()
+	if c.extra == nil {
+		c.extra = new(extra)
+	}
+	c.extra.failure = err
+	c.mu.Unlock()
+	c.ws.Queue(websocket.Binary(nil))
+	c.ws.Flush(background)
+	c.ws.CloseNow()
+}
+
+// finish closes the descriptor and calls Handler.Close, if that was not called.
+func (c *conn) finish() {
+	l := c.loop
+	c.mu.Lock()
+	c.shut = true
+	(*l.poller.Load()).remove(c.fd)
+	l.engine.system.close(c.fd)
+	c.mu.Unlock()
+	l.table.remove(c)
+	c.state.Store(closed)
+	if !c.ended {
+		c.ended = true
+		c.ws.Feed(nil, &l.engine.Handler)
+	}
+	l.engine.left()
+}
+
+// watchBy makes p tell of c from now on.
+func (c *conn) watchBy(p poller) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return nil
+	}
+	return p.add(c.fd, c.token)
+}
+
+func (c *conn) read(p []byte) (n int, err error) {
+	for {
+		if n, err = c.loop.engine.system.read(c.fd, p); err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// pending is the descriptor's own error.
+func (c *conn) pending() error {
+	if err := c.loop.engine.system.failure(c.fd); err != nil {
+		return err
+	}
+	return syscall.ECONNRESET
+}
+
+// Write writes what the system takes, and returns syscall.EAGAIN if that is not
+// all.
+func (c *conn) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.shut:
+		return 0, net.ErrClosed
+	case c.extra != nil && c.extra.failure != nil:
+		return 0, c.extra.failure
+	}
+	if err := c.payPing(); err != nil {
+		return 0, err
+	}
+	n, err = c.write(p)
+	c.follow(p[:n])
+	return n, err
+}
+
+// write writes until all is out or the system takes no more.
+func (c *conn) write(p []byte) (n int, err error) {
+	for n < len(p) {
+		k, err := c.loop.engine.system.write(c.fd, p[n:])
+		n += max(k, 0)
+		if err != nil && err != syscall.EINTR {
+			c.blocked.Store(err == syscall.EAGAIN)
+			return n, err
+		}
+	}
+	c.blocked.Store(false)
+	return n, nil
+}
+
+// follow notes where frames end in what is written, so that a ping does not come
+// inside one.
+func (c *conn) follow(p []byte) {
+	x := c.extra
+	for len(p) > 0 {
+		if x != nil && x.left > 0 {
+			n := min(int64(len(p)), x.left)
+			x.left -= n
+			p = p[n:]
+			continue
+		}
+		head, had := p, 0
+		if x != nil && len(x.head) > 0 {
+			had = len(x.head)
+			head = append(x.head, p[:min(len(p), websocket.MaxHeaderSize)]...)
+		}
+		h, n := websocket.ParseHeader(head)
+		if n <= 0 {
+			if x == nil {
+				x = new(extra)
+				c.extra = x
+			}
+			x.head = append(x.head, p...)
+			return
+		}
+		p = p[n-had:]
+		if had > 0 {
+			x.head = nil
+		}
+		c.bye = c.bye || h.Opcode == websocket.OpClose
+		if h.Len <= int64(len(p)) {
+			p = p[h.Len:]
+			continue
+		}
+		if x == nil {
+			x = new(extra)
+			c.extra = x
+		}
+		x.left = h.Len
+	}
+	c.tidy()
+}
+
+// tidy lets go of extra if nothing is in it.
+func (c *conn) tidy() {
+	if x := c.extra; x != nil && x.left == 0 && len(x.head)+len(x.ping) == 0 && x.failure == nil {
+		c.extra = nil
+	}
+}
+
+// CloseWrite closes the sending half behind what waits.
+func (c *conn) CloseWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.shut:
+		return net.ErrClosed
+	case c.blocked.Load():
+		c.fin = true
+		return nil
+	}
+	return c.loop.engine.system.shutdown(c.fd)
+}
+
+// Close lets the owner close the descriptor.
+func (c *conn) Close() error {
+	c.tell(closing)
+	return nil
+}
+
+// The addresses are those of the TCP connection.
+func (c *conn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local.Value()) }
+func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+var errReads = errors.New("engine: the connection is read by its loop")
+
+// Read fails: the loop reads.
+func (c *conn) Read([]byte) (int, error) { return 0, errReads }
+
+// Nothing blocks, so deadlines mean nothing.
+func (c *conn) SetDeadline(time.Time) error      { return nil }
+func (c *conn) SetReadDeadline(time.Time) error  { return nil }
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
+// heard notes that the peer is there.
+func (c *conn) heard() {
+	k, i := c.loop.table.at(c.slot)
+	k.heard[i].Store(c.loop.engine.clock.now.Load() &^ asked)
+}

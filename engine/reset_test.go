@@ -1,0 +1,7 @@
+//go:build !windows
+
+package engine
+
+import "syscall"
+
+var reset error = syscall.ECONNRESET
