@@ -43,6 +43,7 @@ type conn struct {
 	// The owner's.
 	ended  bool   // Feed has returned an error: what still comes is thrown away
 	eof    bool   // the input has ended, and answers wait
+	slow   bool   // answers have had to wait once
 	paused uint32 // what has happened that waits for answers to be taken
 
 	mu    sync.Mutex // held for the moment of a system call that does not block
@@ -177,8 +178,14 @@ func (c *conn) feed(p []byte) {
 	}
 	before := c.blocked.Load()
 	c.ended = c.ws.Feed(p, &c.loop.engine.Handler) != nil
-	if !before && c.blocked.Load() && !c.ended { // the answers wait: so does what asks for more
-		c.paused = readable
+	if before || c.ended { // what waits is not answers: the peer may read it when it has been read itself
+		return
+	}
+	if c.slow { // what it was slow to take may be on its way by another goroutine, and the answers behind it
+		c.ws.Flush(background)
+	}
+	if c.blocked.Load() { // the answers wait: so does what asks for more
+		c.slow, c.paused = true, readable
 	}
 }
 

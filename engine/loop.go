@@ -32,7 +32,7 @@ type loop struct {
 	engine *Engine
 	table  table
 	poller atomic.Pointer[poller]
-	over   atomic.Bool
+	quit   chan struct{} // closed when it shall end
 
 	turn atomic.Uint64 // the number of the turn that is under way; 0 if none is
 
@@ -50,7 +50,7 @@ type loop struct {
 }
 
 func newLoop(e *Engine, p poller) *loop {
-	l := &loop{engine: e}
+	l := &loop{engine: e, quit: make(chan struct{})}
 	l.poller.Store(&p)
 	l.watch = time.AfterFunc(time.Hour, l.look)
 	l.watch.Stop()
@@ -120,8 +120,10 @@ func (l *loop) pick() *conn {
 		}
 		n, err := (*l.poller.Load()).wait(l.events[:], len(l.ready) == 0)
 		if err != nil {
-			if l.over.Load() {
+			select {
+			case <-l.quit:
 				return nil
+			default:
 			}
 			n = 0
 			l.restart(err)
@@ -145,13 +147,16 @@ func (l *loop) restart(err error) {
 		}
 	})
 	if e != nil { // nothing is left to wait for, but there may be new connections
-		time.Sleep(time.Second)
+		select {
+		case <-l.quit:
+		case <-time.After(time.Second):
+		}
 	}
 }
 
 // stop ends the loop.
 func (l *loop) stop() {
-	l.over.Store(true)
+	close(l.quit)
 	l.watch.Stop()
 	(*l.poller.Load()).close()
 }
