@@ -154,7 +154,7 @@ func (c *conn) drain(buf []byte, news uint32) (more bool) {
 		case err == nil:
 			c.heard()
 			c.eof = true
-			if !c.blocked.Load() || c.ended {
+			if !c.blocked.Load() {
 				c.inputEnded()
 			}
 			return false
