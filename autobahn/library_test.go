@@ -22,6 +22,7 @@ import (
 
 	"github.com/seed-07372d5a/websocket"
 	"github.com/seed-07372d5a/websocket/autobahn"
+	"github.com/seed-07372d5a/websocket/engine"
 )
 
 // A driver echoes on a connection until it ends.
@@ -88,7 +89,7 @@ func echoFeed(ctx context.Context, c *websocket.Conn) {
 // A setup is one way to use the library.
 type setup struct {
 	name     string
-	drive    driver
+	drive    driver // nil: an engine's loops, as a server only
 	tls      bool
 	compress *websocket.Compression
 	messages int // in each case of 9.7, 9.8, 12 and 13: the full 1000 once; at most 50 as a client
@@ -108,6 +109,10 @@ var setups = []setup{
 	{"off, Next", echoNext, false, nil, 50},
 	{"off, TLS, Serve", echoServe, true, nil, 20},
 	{"off, TLS, Feed", echoFeed, true, nil, 20},
+	{"on, takeover, engine", nil, false, takeover, 10},
+	{"on, afresh, 9 bits, engine", nil, false, afresh, 5},
+	{"off, engine", nil, false, nil, 50},
+	{"off, TLS, engine", nil, true, nil, 20},
 }
 
 const limit = 16 << 20
@@ -135,6 +140,9 @@ func TestLibraryServer(t *testing.T) {
 
 func TestLibraryClient(t *testing.T) {
 	for _, s := range setups {
+		if s.drive == nil {
+			continue
+		}
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			compare(t, "client, "+s.name, func(run []string) []*autobahn.Result { return s.asClient(t, run) })
@@ -142,14 +150,29 @@ func TestLibraryClient(t *testing.T) {
 	}
 }
 
-func (s setup) asServer(t *testing.T, run []string) []*autobahn.Result {
-	t.Helper()
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Config: s.config()})
+// handler is what a server of the setup serves with.
+func (s setup) handler(t *testing.T) http.Handler {
+	o := websocket.AcceptOptions{Config: s.config()}
+	if s.drive == nil {
+		e := &engine.Engine{Handler: *echoHandler, Options: o}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			require.NoError(t, e.Shutdown(ctx))
+		})
+		return e
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &o)
 		if err == nil {
 			s.drive(context.Background(), c)
 		}
-	}))
+	})
+}
+
+func (s setup) asServer(t *testing.T, run []string) []*autobahn.Result {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(s.handler(t))
 	cfg := s.suite()
 	cfg.Run = run
 	if s.tls {
