@@ -172,7 +172,11 @@ func (s setup) handler(t *testing.T) http.Handler {
 
 func (s setup) asServer(t *testing.T, run []string) []*autobahn.Result {
 	t.Helper()
-	srv := httptest.NewUnstartedServer(s.handler(t))
+	h := s.handler(t)
+	srv := httptest.NewUnstartedServer(h)
+	if e, ok := h.(*engine.Engine); ok {
+		srv.Listener = e.Listener(srv.Listener)
+	}
 	cfg := s.suite()
 	cfg.Run = run
 	if s.tls {

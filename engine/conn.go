@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -32,6 +33,7 @@ type conn struct {
 	loop   *loop
 	remote netip.AddrPort
 	local  unique.Handle[netip.AddrPort]
+	tls    *secure // nil without
 	fd     int
 	token
 	client bool // this side masks
@@ -145,10 +147,10 @@ func (c *conn) drain(buf []byte, news uint32) (more bool) {
 		n, err := c.read(buf)
 		switch {
 		case n > 0:
-			left -= n
+			left -= c.cost(n)
 			c.heard()
 			c.feed(buf[:n])
-			if n < len(buf) && !end { // an end would be another event
+			if n < len(buf) && !end && c.tls == nil { // an end would be another event
 				return false
 			}
 		case err == nil:
@@ -169,6 +171,14 @@ func (c *conn) drain(buf []byte, news uint32) (more bool) {
 		}
 	}
 	return true
+}
+
+// cost is what n bytes of input count for.
+func (c *conn) cost(n int) int {
+	if c.tls != nil {
+		return max(n, c.tls.cost())
+	}
+	return n
 }
 
 // feed hands over input, and throws it away when the connection has ended.
@@ -205,13 +215,19 @@ func (c *conn) flush() (news uint32) {
 	if !c.blocked.Load() {
 		return 0
 	}
-	if c.ws.Flush(background) == syscall.EAGAIN {
+	c.mu.Lock()
+	var err error
+	if !c.shut {
+		err = c.pay()
+	}
+	c.mu.Unlock()
+	if err == syscall.EAGAIN || c.ws.Flush(background) == syscall.EAGAIN {
 		return 0
 	}
 	c.mu.Lock()
-	if !c.shut && c.payPing() == nil && c.fin {
+	if !c.shut && c.fin && !c.blocked.Load() {
 		c.fin = false
-		c.loop.engine.system.shutdown(c.fd)
+		c.halfClose()
 	}
 	c.mu.Unlock()
 	if c.blocked.Load() {
@@ -265,7 +281,16 @@ func (c *conn) watchBy(p poller) error {
 	return p.add(c.fd, c.token)
 }
 
+// read reads what is here into p: 0 and nil is the end, syscall.EAGAIN that
+// nothing is.
 func (c *conn) read(p []byte) (n int, err error) {
+	if c.tls != nil {
+		return c.tls.read(p)
+	}
+	return c.readFD(p)
+}
+
+func (c *conn) readFD(p []byte) (n int, err error) {
 	for {
 		if n, err = c.loop.engine.system.read(c.fd, p); err != syscall.EINTR {
 			return max(n, 0), err
@@ -295,13 +320,17 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	if err := c.payPing(); err != nil {
 		return 0, err
 	}
-	n, err = c.write(p)
+	if c.tls != nil {
+		n, err = c.tls.write(p)
+	} else {
+		n, err = c.writeFD(p)
+	}
 	c.follow(p[:n])
 	return n, err
 }
 
-// write writes until all is out or the system takes no more.
-func (c *conn) write(p []byte) (n int, err error) {
+// writeFD writes until all is out or the system takes no more.
+func (c *conn) writeFD(p []byte) (n int, err error) {
 	for n < len(p) {
 		k, err := c.loop.engine.system.write(c.fd, p[n:])
 		n += max(k, 0)
@@ -364,6 +393,26 @@ func (c *conn) tidy() {
 	}
 }
 
+// pay writes what waits here.
+func (c *conn) pay() error {
+	if c.tls != nil {
+		return c.tls.pay()
+	}
+	return c.payPing()
+}
+
+// halfClose tells the peer that nothing follows.
+func (c *conn) halfClose() error {
+	if c.tls == nil {
+		return c.loop.engine.system.shutdown(c.fd)
+	}
+	if err := c.tls.CloseWrite(); err != nil {
+		return err
+	}
+	c.tls.pay()
+	return nil
+}
+
 // CloseWrite closes the sending half behind what waits.
 func (c *conn) CloseWrite() error {
 	c.mu.Lock()
@@ -375,13 +424,21 @@ func (c *conn) CloseWrite() error {
 		c.fin = true
 		return nil
 	}
-	return c.loop.engine.system.shutdown(c.fd)
+	return c.halfClose()
 }
 
 // Close lets the owner close the descriptor.
 func (c *conn) Close() error {
 	c.tell(closing)
 	return nil
+}
+
+// ConnectionState is that of TLS; without TLS its HandshakeComplete is false.
+func (c *conn) ConnectionState() (s tls.ConnectionState) {
+	if c.tls != nil {
+		s = c.tls.ConnectionState()
+	}
+	return s
 }
 
 // The addresses are those of the TCP connection.

@@ -156,7 +156,7 @@ func (s streamed) loop(t *testing.T, kernel []byte) (tr trace) {
 
 		sock := os.open()
 		l, _ := e.join()
-		l.adopt(socket{fd: sock.fd}, s.p)
+		l.adopt(socket{fd: sock.fd}, nil, s.p, nil)
 		parts := s.parts
 		for i, k := range kernel {
 			switch k % 16 {
@@ -254,4 +254,3 @@ func FuzzLoop(f *testing.F) {
 		makeStream(tape, cuts, how).same(t, kernel)
 	})
 }
-

@@ -11,10 +11,17 @@
 //	}}
 //	http.Handle("/echo", e)
 //
-// On Linux, connections over bare TCP are served so. All others, which are TLS,
-// pipes and other systems, are served by websocket.Conn.Serve on a goroutine
-// each, with the same Handler: the program need not know. A connection on which
-// input came along with the request, which clients must not send, is one of them.
+// On Linux, connections over bare TCP are served so, and those over TLS if the
+// server listens by [Engine.Listener]:
+//
+//	l, err := net.Listen("tcp", ":443")
+//	...
+//	err = http.ServeTLS(e.Listener(l), nil, "cert.pem", "key.pem")
+//
+// All others, which are TLS without it, pipes and other systems, are served by
+// websocket.Conn.Serve on a goroutine each, with the same Handler: the program
+// need not know. A connection on which input came along with the request, which
+// clients must not send, is one of them.
 //
 // Use it for many connections of which few are active at a time. With few
 // connections, or when each has a goroutine of its own to do, websocket.Server
@@ -60,6 +67,10 @@ type Engine struct {
 	// no less often than every second; a peer is pinged when it has been silent
 	// for KeepAlive or up to half as long, so that not all are pinged at once.
 	Options websocket.AcceptOptions
+	// Value, if it is not nil, returns what websocket.Conn.Value is when
+	// Handler.Open is called for the connection that r has become: who it is, for
+	// example. With Adopt it is nil.
+	Value func(r *http.Request) any
 	// Loops is how many event loops there are; 0 or less: as many as GOMAXPROCS.
 	Loops int
 
@@ -90,28 +101,46 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	nc, p, err := websocket.Upgrade(w, r, &e.Options)
-	if err == nil {
-		e.Adopt(nc, p)
+	if err != nil {
+		return
 	}
+	var value any
+	if e.Value != nil {
+		value = e.Value(r)
+	}
+	e.adopt(nc, p, value)
 }
 
 // Adopt serves a connection that has been upgraded, as by websocket.Upgrade; p
-// is what the handshake agreed on. nc is the engine's from now on: a bare TCP
-// connection is replaced, without the runtime's part of it, and TCP's own
-// keepalive is switched off. Handler.Open has returned when Adopt does. The error
+// is what the handshake agreed on. nc is the engine's from now on: a connection
+// that a loop serves is replaced by its descriptor, without the runtime's part of
+// it, and TCP's own keepalive is switched off; Conn.NetConn has its addresses and
+// tls.Conn's method ConnectionState. Handler.Open has returned when Adopt does. The error
 // is that the engine is shut down, and wraps net.ErrClosed; nc is closed then.
 func (e *Engine) Adopt(nc net.Conn, p websocket.Params) (*websocket.Conn, error) {
+	return e.adopt(nc, p, nil)
+}
+
+func (e *Engine) adopt(nc net.Conn, p websocket.Params, value any) (*websocket.Conn, error) {
 	l, ok := e.join()
 	if !ok {
 		nc.Close()
 		return nil, errShutdown
 	}
 	if l != nil {
-		if s, ok := take(nc); ok {
-			return l.adopt(s, p), nil
+		t, under := underTLS(nc)
+		if under != nil {
+			if s, ok := take(under.TCPConn); ok {
+				sec := &secure{Conn: t}
+				under.with.Store(sec)
+				return l.adopt(s, sec, p, value), nil
+			}
+		} else if s, ok := take(bare(nc)); ok {
+			return l.adopt(s, nil, p, value), nil
 		}
 	}
 	c := websocket.NewConn(nc, p)
+	c.Value = value
 	e.mu.Lock()
 	e.others[c] = struct{}{}
 	closing := e.closing

@@ -114,7 +114,7 @@ func TestBacklog(t *testing.T) {
 	e := &Engine{Handler: h}
 	e.Options.Config.ReadLimit, e.Options.Config.QueueLimit = 32<<20, 64<<20
 	p := dial(t, serve(t, e))
-	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
 	go p.SendFrames(wstest.Frame{Op: websocket.OpBinary, Payload: string(big)}, wstest.Frame{Op: websocket.OpText, Payload: "end"})
 	p.Expect(wstest.Frame{Op: websocket.OpBinary, Payload: string(big)}, wstest.Frame{Op: websocket.OpText, Payload: "end"})
 }

@@ -347,7 +347,7 @@ func faked(t *testing.T, f func(t *testing.T, e *Engine, os *fake, d *diary)) {
 func adopt(e *Engine, s *fakeSocket, p websocket.Params) *websocket.Conn {
 	l, _ := e.join()
 	p.Config = e.Options.Config
-	return l.adopt(socket{fd: s.fd}, p)
+	return l.adopt(socket{fd: s.fd}, nil, p, nil)
 }
 
 // masked makes frames as a client sends them.

@@ -122,7 +122,10 @@ func (c *conn) ping() bool {
 	if c.shut || c.bye || c.extra != nil || c.blocked.Load() {
 		return false
 	}
-	n, err := c.write(frame)
+	if c.tls != nil {
+		return c.tls.put(frame) == nil
+	}
+	n, err := c.writeFD(frame)
 	switch {
 	case err == nil:
 		return true
@@ -139,7 +142,7 @@ func (c *conn) payPing() error {
 	if c.extra == nil || len(c.extra.ping) == 0 {
 		return nil
 	}
-	n, err := c.write(c.extra.ping)
+	n, err := c.writeFD(c.extra.ping)
 	if c.extra.ping = c.extra.ping[n:]; err == nil {
 		c.tidy()
 	}

@@ -161,12 +161,18 @@ func (l *loop) stop() {
 	(*l.poller.Load()).close()
 }
 
-// adopt makes a connection of s, and opens it.
-func (l *loop) adopt(s socket, p websocket.Params) *websocket.Conn {
+// adopt makes a connection of s, with t if that is not nil, and opens it.
+func (l *loop) adopt(s socket, t *secure, p websocket.Params, value any) *websocket.Conn {
 	p.Config.KeepAlive = -1 // the engine's own
-	c := &conn{loop: l, fd: s.fd, remote: s.remote, local: unique.Make(s.local), client: p.Client}
+	c := &conn{loop: l, fd: s.fd, remote: s.remote, local: unique.Make(s.local), client: p.Client, tls: t}
 	c.state.Store(running)
+	if t != nil {
+		t.c = c
+		c.news.Store(readable) // records may be here already
+		c.state.Store(again)
+	}
 	c.ws = websocket.NewConn(c, p)
+	c.ws.Value = value
 	l.table.add(c, l.engine.clock.now.Load())
 	c.ended = c.ws.Feed(nil, &l.engine.Handler) != nil
 	if l.engine.isClosing() {
