@@ -141,6 +141,7 @@ type listener struct {
 	mu    sync.Mutex
 	gone  bool
 	conns map[*memnet.Conn]struct{} // the listener's ends
+	sweep int                       // how many there may be before those that have ended are let go
 }
 
 // take queues a connection, if there is room.
@@ -155,10 +156,13 @@ func (l *listener) take(nc *memnet.Conn, wrapped net.Conn) bool {
 	default:
 		return false
 	}
-	for c := range l.conns { // those that have ended are of no interest
-		if c.Closed() {
-			delete(l.conns, c)
+	if len(l.conns) >= l.sweep { // those that have ended are of no interest
+		for c := range l.conns {
+			if c.Closed() {
+				delete(l.conns, c)
+			}
 		}
+		l.sweep = 2*len(l.conns) + backlog
 	}
 	l.conns[nc] = struct{}{}
 	return true
