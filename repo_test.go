@@ -39,7 +39,7 @@ func parse(t *testing.T, dir string) (*token.FileSet, map[string]*ast.File) {
 }
 
 // promised are the packages whose API is a promise.
-var promised = []string{".", "engine", "wstest"}
+var promised = []string{".", "engine", "reconnect", "wstest"}
 
 // api.txt lists what is exported, for other packages than the root with their
 // directory: changing it is a decision. To make it, run
@@ -155,6 +155,23 @@ func TestImports(t *testing.T) {
 			path := strings.Trim(i.Path.Value, `"`)
 			require.False(t, strings.Contains(path, ".") && path != module && path != module+"/internal/memnet", "wstest/%s imports %s", name, path)
 			require.NotContains(t, []string{"testing", "flag"}, path, "wstest/%s: for programs too", name)
+		}
+	}
+}
+
+// DESIGN section 2: reconnect stands on the root and the standard library.
+func TestImportsOfClients(t *testing.T) {
+	const module = "github.com/seed-07372d5a/websocket"
+	for dir, may := range map[string][]string{
+		"reconnect": {module},
+	} {
+		_, files := parse(t, dir)
+		require.NotEmpty(t, files)
+		for name, f := range files {
+			for _, i := range f.Imports {
+				path := strings.Trim(i.Path.Value, `"`)
+				require.False(t, strings.Contains(path, ".") && !slices.Contains(may, path), "%s/%s imports %s", dir, name, path)
+			}
 		}
 	}
 }
