@@ -80,6 +80,7 @@ const (
 	window      = 512 << 10 // how much is under way on a connection
 	maxInput    = 4 << 20   // how much may wait for Config.Message, and for methods
 	maxName     = 255
+	maxID       = 1<<53 - 1 // what JavaScript counts to
 	ackEvery    = 32
 	postPause   = 10 * time.Millisecond // when the connection's own queue is full
 	timeToHello = 10 * time.Second
@@ -345,6 +346,10 @@ func (s *Session) replace(token string) {
 		s.lost++
 		s.shift()
 	}
+	var hole uint64 // dropped before they were sent: the new session begins with a gap
+	if first := s.first(); first > s.highest+1 {
+		hole = first - 1 - s.highest
+	}
 	// Replies and cancellations are about calls of the session that is lost.
 	kept, calls := s.buf[:0], make(map[uint64]*pending)
 	for _, e := range s.buf {
@@ -354,7 +359,7 @@ func (s *Session) replace(token string) {
 			s.bytes -= e.size()
 			continue
 		}
-		id := uint64(len(kept) + 1)
+		id := hole + uint64(len(kept)) + 1
 		if c != nil {
 			delete(s.calls, e.ID)
 			c.id, calls[id] = id, c
@@ -369,7 +374,7 @@ func (s *Session) replace(token string) {
 	}
 	s.calls = calls
 	s.served.cancelAll()
-	s.last, s.next, s.highest, s.flight = uint64(len(s.buf)), 1, 0, 0
+	s.last, s.next, s.highest, s.flight = hole+uint64(len(s.buf)), 1, 0, 0
 	s.recv, s.told = 0, 0
 	for i := range s.queue {
 		s.queue[i].id = 0 // acknowledging them is of no use
@@ -411,6 +416,9 @@ func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 	}
 	if last {
 		defer s.sendAck()
+	}
+	if e.ID > maxID {
+		return errors.New("id out of range")
 	}
 	switch e.Type {
 	case typeAck:
@@ -480,7 +488,7 @@ func (s *Session) enqueue(i item) error {
 func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := 1; len(s.queue) > 0; n++ {
+	for n := 1; len(s.queue) > 0 && s.err == nil; n++ {
 		i := s.queue[0]
 		s.mu.Unlock()
 		switch {
@@ -497,7 +505,7 @@ func (s *Session) deliver() {
 			s.sendAck()
 		}
 	}
-	s.queue, s.delivering = nil, false
+	s.queue, s.queued, s.delivering = nil, 0, false
 	s.sendAck()
 }
 
@@ -533,6 +541,7 @@ func (s *Session) end(err error) {
 		c.done <- answer{err: err}
 	}
 	s.served.cancelAll()
+	s.lost += uint64(len(s.buf))
 	s.buf, s.bytes = nil, 0
 	if s.retry != nil {
 		s.retry.Stop()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,8 @@ type world struct {
 	cancel func() // the client
 	done   chan error
 
+	away atomic.Bool // nobody is reached any more
+
 	mu     sync.Mutex
 	opened []*Session
 }
@@ -39,6 +42,12 @@ type world struct {
 func start(t *testing.T, set func(w *world)) *world {
 	w := &world{n: new(wstest.Network), server: new(Server), client: new(Client), done: make(chan error, 1)}
 	w.client.Reconnect = reconnect.Client{URLs: []string{"ws://a"}, Options: websocket.DialOptions{Client: w.n.Client()}}
+	w.n.Dial = func(context.Context, string) error {
+		if w.away.Load() {
+			return errors.New("away")
+		}
+		return nil
+	}
 	if set != nil {
 		set(w)
 	}
@@ -372,23 +381,23 @@ func lostOf(w *world) uint64 { return w.client.Session().Stats().Lost }
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var back log
-		closed := 0
+		var closed atomic.Int32
 		w := start(t, func(w *world) {
-			w.server.Close = func(*Session) { closed++ }
+			w.server.Close = func(*Session) { closed.Add(1) }
 			w.client.Config.Gap = back.gap
 		})
 		first := w.peer()
-		w.n.Dial = func(ctx context.Context, addr string) error { return errors.New("away") }
+		w.away.Store(true)
 		w.n.Cut("a:80")
 		time.Sleep(time.Minute)
 		require.NoError(t, first.Send("kept", nil))
 		time.Sleep(59 * time.Second)
-		require.Zero(t, closed)
+		require.Zero(t, closed.Load())
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		require.Equal(t, 1, closed)
+		require.EqualValues(t, 1, closed.Load())
 		require.Equal(t, ErrEnded, first.Send("late", nil))
-		w.n.Dial = nil
+		w.away.Store(false)
 		time.Sleep(2 * time.Minute)
 		require.Equal(t, []string{"gap {Messages:0 Lost:true Unacknowledged:0}"}, back.all())
 		require.NotSame(t, first, w.peer())
@@ -410,7 +419,7 @@ func TestGaps(t *testing.T) {
 		s := w.client.Session()
 		require.NoError(t, s.Send("n", number(0)))
 		synctest.Wait()
-		w.n.Dial = func(ctx context.Context, addr string) error { return errors.New("away") }
+		w.away.Store(true)
 		w.n.Cut("a:80")
 		synctest.Wait()
 		for i := range 15 { // five for their size
@@ -419,7 +428,7 @@ func TestGaps(t *testing.T) {
 				time.Sleep(70 * time.Second) // and five more for their age
 			}
 		}
-		w.n.Dial = nil
+		w.away.Store(false)
 		time.Sleep(4 * time.Minute)
 		require.Equal(t, []string{"n 0", "gap {Messages:10 Lost:false Unacknowledged:0}", "n 0", "n 1", "n 2", "n 3", "n 4"}, at.all())
 		st := s.Stats()
@@ -477,6 +486,7 @@ func TestNonsense(t *testing.T) {
 		{"ack from the future", hello + "\n" + `{"type":"ack","ack":1}`},
 		{"negative id", hello + "\n" + `{"type":"message","id":-1,"name":"n"}`},
 		{"huge id", hello + "\n" + `{"type":"message","id":99999999999999999999,"name":"n"}`},
+		{"large id", hello + "\n" + `{"type":"gap","id":9007199254740992}`},
 		{"long name", hello + "\n" + `{"type":"message","id":1,"name":"` + strings.Repeat("n", 256) + `"}`},
 	} {
 		t.Run(x.name, func(t *testing.T) {
