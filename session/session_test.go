@@ -591,3 +591,53 @@ func TestHistogram(t *testing.T) {
 	}
 	require.Equal(t, 4*36-1, bucket(1<<62))
 }
+
+// No more than 512 KiB are under way, and acknowledgements come while there is
+// more to do.
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, conn := wstest.Pipe()
+		release := make(chan struct{})
+		v := &Server{Config: Config{Buffer: 4 << 20, Message: func(_ *Session, _ string, data []byte) {
+			if string(data) == "33" {
+				<-release
+			}
+		}}}
+		v.Open = func(s *Session) {
+			for range 20 {
+				require.NoError(t, s.Send("m", []byte(`"`+strings.Repeat("x", 64<<10)+`"`)))
+			}
+		}
+		go v.Serve(t.Context(), conn)
+		var got []Envelope
+		go client.Serve(t.Context(), &websocket.Handler{Message: func(_ *websocket.Conn, m websocket.Message) {
+			var e Envelope
+			require.NoError(t, JSON.Decode(m.Data, &e))
+			got = append(got, e)
+		}})
+		say := func(e Envelope) { require.NoError(t, exchange(t.Context(), client, JSON, &e)) }
+		say(Envelope{Type: typeHello})
+		synctest.Wait()
+		require.Len(t, got, 1+7, "welcome, and what the window holds")
+		say(Envelope{Type: typeAck, Ack: 3})
+		synctest.Wait()
+		require.Len(t, got, 1+7+3)
+		for id := range uint64(40) {
+			say(Envelope{Type: typeMessage, ID: id + 1, Name: "n", Data: number(int(id + 1))})
+		}
+		synctest.Wait()
+		acked := func() (n uint64) {
+			for _, e := range got {
+				n = max(n, e.Ack)
+			}
+			return n
+		}
+		require.EqualValues(t, 32, acked(), "the 33rd is being handled")
+		close(release)
+		synctest.Wait()
+		require.EqualValues(t, 40, acked())
+		client.CloseNow()
+		synctest.Wait()
+		v.Shutdown()
+	})
+}
