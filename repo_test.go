@@ -39,7 +39,7 @@ func parse(t *testing.T, dir string) (*token.FileSet, map[string]*ast.File) {
 }
 
 // promised are the packages whose API is a promise.
-var promised = []string{".", "engine", "reconnect", "session", "wstest"}
+var promised = []string{".", "engine", "hub", "reconnect", "session", "wstest"}
 
 // api.txt lists what is exported, for other packages than the root with their
 // directory: changing it is a decision. To make it, run
@@ -155,6 +155,14 @@ func TestImports(t *testing.T) {
 			path := strings.Trim(i.Path.Value, `"`)
 			require.False(t, strings.Contains(path, ".") && path != module && path != module+"/internal/memnet", "wstest/%s imports %s", name, path)
 			require.NotContains(t, []string{"testing", "flag"}, path, "wstest/%s: for programs too", name)
+		}
+	}
+	_, files = parse(t, "hub")
+	require.NotEmpty(t, files)
+	for name, f := range files {
+		for _, i := range f.Imports {
+			path := strings.Trim(i.Path.Value, `"`)
+			require.False(t, strings.Contains(path, ".") && path != module, "hub/%s imports %s", name, path)
 		}
 	}
 }

@@ -1,0 +1,348 @@
+package hub
+
+import (
+	"context"
+	"hash/maphash"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"github.com/seed-07372d5a/websocket"
+)
+
+// hub.go owns the hub: its options, finding topics, and sending to them.
+
+// A Hub has members and rooms. Its fields must not be changed once it is in use;
+// its methods may be called from any goroutine. It holds no goroutine while
+// nobody is slow, and there is nothing to close.
+type Hub struct {
+	// Authorize says whether m may join r: nil is yes, and any error is no and
+	// what Join returns. It may take its time; ctx is that of Join. If it is nil
+	// nobody can join.
+	Authorize func(ctx context.Context, m *Member, r Room) error
+
+	// Options says how a room works; it is asked when the room comes into
+	// being. It must not call the hub. nil: the zero Options.
+	Options func(r Room) Options
+
+	// Policy is for messages to users, namespaces and single members.
+	Policy Policy
+
+	// Encode makes what members are sent for an event; false: nothing. It is
+	// called once for an event, however many get it, and must not call the hub.
+	// nil: a [Sent] is its Message as it is, and other events are not sent.
+	Encode func(e Event) (websocket.Message, bool)
+
+	// OnEvent is told of all events but Sent and Welcome. Those of one room come
+	// one after the other. It should return soon: what follows in that room
+	// waits. It may call the hub.
+	OnEvent func(e Event)
+
+	// MaxRooms is how many rooms a member may be in. 0: 100.
+	MaxRooms int
+
+	// Backlog is how many bytes the hub keeps for one member that is slow, in
+	// rooms with DropOldest or KeepLatest, on top of its connection's
+	// Config.QueueLimit. The payloads are shared with other members. 0: 64 KiB.
+	Backlog int
+
+	once   sync.Once
+	seed   maphash.Seed
+	shards [shards]shard
+	added  atomic.Uint32 // members ever, to spread them over shards
+	checks atomic.Uint64 // calls of Recheck
+	stats  counters
+}
+
+// Options are how a room works. The zero value is a room that closes slow
+// members, and has no events and no limit.
+type Options struct {
+	Policy     Policy // for members whose queue is full
+	Presence   bool   // keep track of users: Joined, Left, Welcome, Hub.Users
+	MaxMembers int    // connections; 0: no limit
+}
+
+// An Event is something that happens in a room.
+type Event struct {
+	Kind Kind
+	// Room is where; for a Sent to a user it is zero, and for one to a namespace
+	// has that alone.
+	Room    Room
+	User    string            // Joined and Left: who; Sent: who sent it with Member.SendOthers, else ""
+	Online  int               // Joined, Left and Welcome: how many users are there now
+	Users   []string          // Welcome: who they are, sorted; nil if they are more than 1,000
+	Message websocket.Message // Sent
+	Key     string            // Sent: as given to SendKey
+}
+
+// A Kind is what happened.
+type Kind byte
+
+// The kinds of events.
+const (
+	Sent    Kind = 1 + iota // a message was sent
+	Joined                  // the first connection of a user has joined
+	Left                    // the last connection of a user has left
+	Welcome                 // to a new member, after its own Joined: who is there
+)
+
+var kinds = [...]string{"unknown", "sent", "joined", "left", "welcome"}
+
+// String returns the kind in lower case.
+func (k Kind) String() string {
+	if int(k) < len(kinds) {
+		return kinds[k]
+	}
+	return kinds[0]
+}
+
+const shards = 64
+
+// A shard has the topics whose name hashes to it, and some of the members.
+type shard struct {
+	mu      sync.Mutex
+	topics  map[string]*topic
+	members map[*Member]struct{}
+	_       [40]byte // keep the locks of neighbours apart
+}
+
+func (h *Hub) init() {
+	h.once.Do(func() {
+		h.seed = maphash.MakeSeed()
+		if h.MaxRooms == 0 {
+			h.MaxRooms = 100
+		}
+		if h.Backlog == 0 {
+			h.Backlog = 64 << 10
+		}
+	})
+}
+
+func (h *Hub) shard(name string) *shard {
+	return &h.shards[maphash.String(h.seed, name)%shards]
+}
+
+// find returns a topic, or nil if there is none.
+func (h *Hub) find(name string) *topic {
+	h.init()
+	s := h.shard(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.topics[name]
+}
+
+// obtain returns a topic, which it makes if need be.
+func (h *Hub) obtain(name string, r Room) *topic {
+	if t := h.find(name); t != nil {
+		return t
+	}
+	made := &topic{hub: h, name: name, room: r}
+	if r == (Room{}) {
+		made.options.Policy = h.Policy
+	} else if h.Options != nil {
+		made.options = h.Options(r)
+	}
+	s := h.shard(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.topics[name]; t != nil {
+		return t
+	}
+	if s.topics == nil {
+		s.topics = make(map[string]*topic)
+	}
+	s.topics[name] = made
+	if r != (Room{}) {
+		h.stats.rooms.Add(1)
+	}
+	return made
+}
+
+// forget takes a topic that is dead out.
+func (h *Hub) forget(t *topic) {
+	s := h.shard(t.name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.topics[t.name] == t {
+		delete(s.topics, t.name)
+		if t.room != (Room{}) {
+			h.stats.rooms.Add(-1)
+		}
+	}
+}
+
+// all returns the topics that are there now, a shard at a time.
+func (h *Hub) all() iter.Seq[*topic] {
+	h.init()
+	return func(yield func(*topic) bool) {
+		for i := range h.shards {
+			s := &h.shards[i]
+			s.mu.Lock()
+			topics := make([]*topic, 0, len(s.topics))
+			for _, t := range s.topics {
+				topics = append(topics, t)
+			}
+			s.mu.Unlock()
+			for _, t := range topics {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// encode makes what is sent for an event, ready for any number of members.
+func (h *Hub) encode(e Event) (websocket.Message, bool) {
+	m, ok := e.Message, e.Kind == Sent
+	if h.Encode != nil {
+		m, ok = h.Encode(e)
+	}
+	if ok {
+		m = websocket.Prepare(m)
+	}
+	return m, ok
+}
+
+// Send sends m to everybody in a room. It keeps nothing of m.Data, does not
+// wait, and whether anybody is there is not an error.
+func (h *Hub) Send(r Room, m websocket.Message) error { return h.SendKey(r, "", m) }
+
+// SendKey is Send for rooms with [KeepLatest]: for a member that is slow, m takes
+// the place of a message with the same key that still waits. The key is 128
+// bytes at most.
+func (h *Hub) SendKey(r Room, key string, m websocket.Message) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if len(key) > maxName {
+		return ErrName
+	}
+	return h.send(roomTopic(r), Event{Kind: Sent, Room: r, Key: key, Message: m}, nil)
+}
+
+// SendUser sends m to all connections of a user.
+func (h *Hub) SendUser(user string, m websocket.Message) error {
+	if err := checkUser(user); err != nil {
+		return err
+	}
+	return h.send(userTopic(user), Event{Kind: Sent, Message: m}, nil)
+}
+
+// SendNamespace sends m to everybody who is in a room of the namespace, once.
+func (h *Hub) SendNamespace(namespace string, m websocket.Message) error {
+	if !plain(namespace, maxNamespace, "_-") {
+		return ErrName
+	}
+	return h.send(spaceTopic(namespace), Event{Kind: Sent, Room: Room{Namespace: namespace}, Message: m}, nil)
+}
+
+// send delivers an event.
+func (h *Hub) send(topic string, e Event, except *Member) error {
+	h.init()
+	if err := checkMessage(e.Message); err != nil {
+		return err
+	}
+	h.deliver(topic, e, except)
+	return nil
+}
+
+// deliver sends an event to the members of a topic.
+func (h *Hub) deliver(topic string, e Event, except *Member) {
+	switch topic[0] {
+	case 'n':
+		h.deliverSpace(e)
+	default:
+		if t := h.find(topic); t != nil {
+			if m, ok := h.encode(e); ok {
+				t.send(m, e.Key, t.options.Policy, except)
+			}
+		}
+	}
+}
+
+// deliverSpace sends an event to those who are in any room of a namespace.
+func (h *Hub) deliverSpace(e Event) {
+	m, ok := h.encode(e)
+	if !ok {
+		return
+	}
+	for i := range h.shards {
+		s := &h.shards[i]
+		s.mu.Lock()
+		members := make([]*Member, 0, len(s.members))
+		for member := range s.members {
+			members = append(members, member)
+		}
+		s.mu.Unlock()
+		for _, member := range members {
+			if member.inside(e.Room.Namespace) {
+				member.post(m, "", nil, h.Policy)
+			}
+		}
+	}
+}
+
+// Count returns how many connections are in a room.
+func (h *Hub) Count(r Room) int {
+	t := h.find(roomTopic(r))
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.members)
+}
+
+// Users returns who is in a room with presence, sorted.
+func (h *Hub) Users(r Room) []string {
+	t := h.find(roomTopic(r))
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.present()
+}
+
+// Online returns how many connections a user has.
+func (h *Hub) Online(user string) int {
+	t := h.find(userTopic(user))
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.members)
+}
+
+// Rooms returns the rooms that have members.
+func (h *Hub) Rooms() iter.Seq[Room] {
+	return func(yield func(Room) bool) {
+		for t := range h.all() {
+			if t.room != (Room{}) && !yield(t.room) {
+				return
+			}
+		}
+	}
+}
+
+// Recheck asks Authorize again about all rooms that the connections of a user
+// are in, and takes them out of those that it refuses. Call it when the user's
+// rights have changed. It returns the number of memberships that have ended.
+func (h *Hub) Recheck(ctx context.Context, user string) int {
+	h.checks.Add(1)
+	t := h.find(userTopic(user))
+	if t == nil {
+		return 0
+	}
+	n := 0
+	for _, m := range t.list() {
+		for _, r := range m.Rooms() {
+			if h.Authorize(ctx, m, r) != nil && m.Leave(r) == nil {
+				n++
+			}
+		}
+	}
+	return n
+}
