@@ -53,6 +53,15 @@
 // its own, [Welcome]. Hub.Encode turns events into messages for the members, and
 // Hub.OnEvent tells the application.
 //
+// # Several machines
+//
+// With a [Broker], what is sent on one machine reaches the members on all. Those
+// on the same machine get it at once; others when the broker delivers it, once,
+// in the sender's order. While the broker cannot be reached, messages go on
+// within each machine, and up to 8 MiB wait for the others. Wherever some may
+// have been lost there is a [Gap] event: never silence. Presence heals within 20
+// seconds after a machine has died. A hub with a broker is to be closed.
+//
 // # Limits
 //
 // Every limit is a field with a default. A connection is in 100 rooms at most,

@@ -13,8 +13,8 @@ import (
 // hub.go owns the hub: its options, finding topics, and sending to them.
 
 // A Hub has members and rooms. Its fields must not be changed once it is in use;
-// its methods may be called from any goroutine. It holds no goroutine while
-// nobody is slow, and there is nothing to close.
+// its methods may be called from any goroutine. A Hub without a Broker holds no
+// goroutine, and there is no need to close it.
 type Hub struct {
 	// Authorize says whether m may join r: nil is yes, and any error is no and
 	// what Join returns. It may take its time; ctx is that of Join. If it is nil
@@ -46,12 +46,16 @@ type Hub struct {
 	// Config.QueueLimit. The payloads are shared with other members. 0: 64 KiB.
 	Backlog int
 
+	// Broker connects this hub with those on other machines. nil: there are none.
+	Broker Broker
+
 	once   sync.Once
 	seed   maphash.Seed
 	shards [shards]shard
 	added  atomic.Uint32 // members ever, to spread them over shards
 	checks atomic.Uint64 // calls of Recheck
 	stats  counters
+	link   *link // nil without a broker
 }
 
 // Options are how a room works. The zero value is a room that closes slow
@@ -59,14 +63,14 @@ type Hub struct {
 type Options struct {
 	Policy     Policy // for members whose queue is full
 	Presence   bool   // keep track of users: Joined, Left, Welcome, Hub.Users
-	MaxMembers int    // connections; 0: no limit
+	MaxMembers int    // connections on this machine; 0: no limit
 }
 
 // An Event is something that happens in a room.
 type Event struct {
 	Kind Kind
 	// Room is where; for a Sent to a user it is zero, and for one to a namespace
-	// has that alone.
+	// has that alone. For Degraded and Recovered it is zero.
 	Room    Room
 	User    string            // Joined and Left: who; Sent: who sent it with Member.SendOthers, else ""
 	Online  int               // Joined, Left and Welcome: how many users are there now
@@ -80,13 +84,16 @@ type Kind byte
 
 // The kinds of events.
 const (
-	Sent    Kind = 1 + iota // a message was sent
-	Joined                  // the first connection of a user has joined
-	Left                    // the last connection of a user has left
-	Welcome                 // to a new member, after its own Joined: who is there
+	Sent      Kind = 1 + iota // a message was sent
+	Joined                    // the first connection of a user has joined
+	Left                      // the last connection of a user has left
+	Welcome                   // to a new member, after its own Joined: who is there
+	Gap                       // messages from other machines may have been lost here
+	Degraded                  // the broker cannot be reached: messages stay on this machine
+	Recovered                 // the broker can be reached again
 )
 
-var kinds = [...]string{"unknown", "sent", "joined", "left", "welcome"}
+var kinds = [...]string{"unknown", "sent", "joined", "left", "welcome", "gap", "degraded", "recovered"}
 
 // String returns the kind in lower case.
 func (k Kind) String() string {
@@ -114,6 +121,10 @@ func (h *Hub) init() {
 		}
 		if h.Backlog == 0 {
 			h.Backlog = 64 << 10
+		}
+		if h.Broker != nil {
+			h.link = newLink(h, h.Broker)
+			h.link.start()
 		}
 	})
 }
@@ -237,17 +248,20 @@ func (h *Hub) SendNamespace(namespace string, m websocket.Message) error {
 	return h.send(spaceTopic(namespace), Event{Kind: Sent, Room: Room{Namespace: namespace}, Message: m}, nil)
 }
 
-// send delivers an event.
+// send delivers an event here, and then to the other machines.
 func (h *Hub) send(topic string, e Event, except *Member) error {
 	h.init()
 	if err := checkMessage(e.Message); err != nil {
 		return err
 	}
 	h.deliver(topic, e, except)
+	if h.link != nil {
+		h.link.publish(topic, packet{kind: packMessage, user: e.User, key: e.Key, message: e.Message})
+	}
 	return nil
 }
 
-// deliver sends an event to the members of a topic.
+// deliver sends an event to the members of a topic on this machine.
 func (h *Hub) deliver(topic string, e Event, except *Member) {
 	switch topic[0] {
 	case 'n':
@@ -283,7 +297,7 @@ func (h *Hub) deliverSpace(e Event) {
 	}
 }
 
-// Count returns how many connections are in a room.
+// Count returns how many connections on this machine are in a room.
 func (h *Hub) Count(r Room) int {
 	t := h.find(roomTopic(r))
 	if t == nil {
@@ -294,7 +308,8 @@ func (h *Hub) Count(r Room) int {
 	return len(t.members)
 }
 
-// Users returns who is in a room with presence, sorted.
+// Users returns who is in a room with presence, sorted, with those on other
+// machines. If nobody on this machine is in the room it is empty.
 func (h *Hub) Users(r Room) []string {
 	t := h.find(roomTopic(r))
 	if t == nil {
@@ -305,7 +320,7 @@ func (h *Hub) Users(r Room) []string {
 	return t.present()
 }
 
-// Online returns how many connections a user has.
+// Online returns how many connections a user has on this machine.
 func (h *Hub) Online(user string) int {
 	t := h.find(userTopic(user))
 	if t == nil {
@@ -316,7 +331,7 @@ func (h *Hub) Online(user string) int {
 	return len(t.members)
 }
 
-// Rooms returns the rooms that have members.
+// Rooms returns the rooms that have members on this machine.
 func (h *Hub) Rooms() iter.Seq[Room] {
 	return func(yield func(Room) bool) {
 		for t := range h.all() {
@@ -345,4 +360,15 @@ func (h *Hub) Recheck(ctx context.Context, user string) int {
 		}
 	}
 	return n
+}
+
+// Close takes the hub off its broker, for those that have one: what was sent
+// before is given a second to leave. Members stay, and can be sent to on this
+// machine.
+func (h *Hub) Close() error {
+	h.init()
+	if h.link == nil {
+		return nil
+	}
+	return h.link.close()
 }

@@ -80,6 +80,9 @@ func (h *Hub) enter(m *Member, name string, r Room) (*membership, *topic, error)
 			t.tell() // it may be empty
 			return nil, nil, err
 		}
+		if h.link != nil {
+			h.link.hold(t)
+		}
 		return p, t, nil
 	}
 }
@@ -91,7 +94,9 @@ func (m *Member) User() string { return m.user }
 func (m *Member) Conn() *websocket.Conn { return m.conn }
 
 // Join makes m a member of a room, if Hub.Authorize agrees. To join a room that
-// one is in is not an error.
+// one is in is not an error. With a broker Join waits, until ctx ends but no
+// longer than two seconds, for messages from other machines to arrive; if they do not yet, a Gap follows
+// as soon as they do.
 func (m *Member) Join(ctx context.Context, r Room) error {
 	if err := r.check(); err != nil {
 		return err
@@ -122,6 +127,9 @@ func (m *Member) Join(ctx context.Context, r Room) error {
 		}
 	}
 	t.tell()
+	if h.link != nil {
+		h.link.await(ctx, t)
+	}
 	return nil
 }
 

@@ -15,11 +15,19 @@ type Stats struct {
 	DroppedOldest int64 // messages dropped by DropOldest and KeepLatest
 	Replaced      int64 // messages that a newer one with the same key took the place of
 	Refused       int64 // attempts to join that failed
+
+	Published   int64 // packets given to the broker
+	Unpublished int64 // packets that found the queue to the broker full, and are lost to other machines
+	Received    int64 // packets from other machines
+	Invalid     int64 // packets that were not understood
+	Repeated    int64 // packets that had come before
+	Gaps        int64 // Gap events
 }
 
 type counters struct {
 	members, rooms, memberships                                   atomic.Int64
 	sent, closed, droppedNewest, droppedOldest, replaced, refused atomic.Int64
+	published, unpublished, received, invalid, repeated, gaps     atomic.Int64
 }
 
 // Stats returns the numbers of now.
@@ -29,5 +37,7 @@ func (h *Hub) Stats() Stats {
 		Members: s.members.Load(), Rooms: s.rooms.Load(), Memberships: s.memberships.Load(),
 		Sent: s.sent.Load(), Closed: s.closed.Load(), DroppedNewest: s.droppedNewest.Load(),
 		DroppedOldest: s.droppedOldest.Load(), Replaced: s.replaced.Load(), Refused: s.refused.Load(),
+		Published: s.published.Load(), Unpublished: s.unpublished.Load(), Received: s.received.Load(),
+		Invalid: s.invalid.Load(), Repeated: s.repeated.Load(), Gaps: s.gaps.Load(),
 	}
 }

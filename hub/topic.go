@@ -29,7 +29,11 @@ type topic struct {
 	online  int           // users of whom members know
 	changed []string      // users whose presence may differ from what was told
 	newborn []*membership // who is to be welcomed
+	gap     bool          // a Gap is to be announced
 	telling bool          // somebody announces: others leave it to him
+
+	held    bool // the link knows of it
+	cursors      // of other machines
 }
 
 // A membership is a member's place in a topic.
@@ -45,12 +49,14 @@ const maxRoster = 1000
 
 // A presence is a user in a room.
 type presence struct {
-	local  int32 // connections on this machine
-	listed bool  // in changed
-	told   bool  // members know
+	local  int32    // connections on this machine
+	listed bool     // in changed
+	told   bool     // members know
+	spread bool     // other machines know of those on this one
+	remote []uint64 // other machines that have connections
 }
 
-func (p *presence) online() bool { return p.local > 0 }
+func (p *presence) online() bool { return p.local > 0 || len(p.remote) > 0 }
 
 // snapshots are borrowed by those who send.
 var snapshots = sync.Pool{New: func() any { return new([]*membership) }}
@@ -171,8 +177,8 @@ func (t *topic) tell() {
 		return
 	}
 	t.telling = true
-	for len(t.changed) > 0 || len(t.newborn) > 0 {
-		events := t.changes()
+	for len(t.changed) > 0 || len(t.newborn) > 0 || t.gap {
+		events, spread := t.changes()
 		newborn := t.newborn
 		t.newborn = nil
 		welcome := Event{Kind: Welcome, Room: t.room, Online: t.online}
@@ -190,19 +196,38 @@ func (t *topic) tell() {
 				}
 			}
 		}
+		if t.hub.link != nil && len(spread) > 0 {
+			t.hub.link.spread(t.name, spread)
+		}
 		t.mu.Lock()
 	}
 	t.telling = false
 	t.dead = len(t.members) == 0
-	dead := t.dead
+	dead, held := t.dead, false
+	if dead && t.hub.link != nil {
+		held = t.hub.link.bequeath(t)
+	}
 	t.mu.Unlock()
 	if dead {
 		t.hub.forget(t)
 	}
+	if held {
+		t.hub.link.count(t, -1)
+	}
+}
+
+// A spreading is what other machines are to be told of a user on this one.
+type spreading struct {
+	user   string
+	online bool
 }
 
 // changes takes what is to be announced. The lock is held.
-func (t *topic) changes() (events []Event) {
+func (t *topic) changes() (events []Event, spread []spreading) {
+	if t.gap {
+		t.gap = false
+		events = append(events, Event{Kind: Gap, Room: t.room})
+	}
 	for _, user := range t.changed {
 		u := t.users[user]
 		u.listed = false
@@ -216,12 +241,16 @@ func (t *topic) changes() (events []Event) {
 			}
 			events = append(events, Event{Kind: kind, Room: t.room, User: user, Online: t.online})
 		}
+		if here := u.local > 0; here != u.spread {
+			u.spread = here
+			spread = append(spread, spreading{user, here})
+		}
 		if !u.online() {
 			delete(t.users, user)
 		}
 	}
 	t.changed = nil
-	return events
+	return events, spread
 }
 
 // eventPolicy is the policy for what the hub says itself: nothing takes its

@@ -1,0 +1,379 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-07372d5a/websocket"
+	"github.com/seed-07372d5a/websocket/wstest"
+	"github.com/stretchr/testify/require"
+)
+
+// An exchange is a broker in memory. Its faults are called by a script.
+type exchange struct {
+	rand  func(n int) int // seeded
+	mu    sync.Mutex
+	down  bool
+	ports []*port
+}
+
+// A port is one hub's connection to an exchange.
+type port struct {
+	x     *exchange
+	r     Receiver
+	ready chan struct{}
+	done  sync.WaitGroup
+
+	// Under the exchange's lock.
+	on      bool
+	closed  bool
+	wanted  map[string]bool
+	active  map[string]bool
+	waiting []func() // what is under way to the hub, in order
+	gen     int      // of the connection
+}
+
+var errDown = errors.New("the exchange is down")
+
+func (x *exchange) port() *port {
+	p := &port{x: x, wanted: map[string]bool{}, active: map[string]bool{}, ready: make(chan struct{}, 1)}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.ports = append(x.ports, p)
+	return p
+}
+
+func (p *port) Start(r Receiver) error {
+	p.r = r
+	p.done.Go(func() {
+		for range p.ready {
+			for {
+				p.x.mu.Lock()
+				if len(p.waiting) == 0 {
+					p.x.mu.Unlock()
+					break
+				}
+				f := p.waiting[0]
+				p.waiting = p.waiting[1:]
+				p.x.mu.Unlock()
+				f()
+			}
+		}
+	})
+	p.connect()
+	return nil
+}
+
+// later calls f on the hub's goroutine. The lock is held.
+func (p *port) later(f func()) {
+	if p.closed {
+		return
+	}
+	p.waiting = append(p.waiting, f)
+	wake(p.ready)
+}
+
+func (p *port) connect() {
+	p.x.mu.Lock()
+	defer p.x.mu.Unlock()
+	if p.x.down || p.on || p.closed {
+		return
+	}
+	p.on = true
+	p.later(func() { p.r.Connected(true) })
+	for topic := range p.wanted {
+		p.subscribe(topic)
+	}
+}
+
+// cut loses what is under way. The lock is held.
+func (p *port) cut() {
+	if p.on && !p.closed {
+		p.on = false
+		p.gen++
+		clear(p.active)
+		p.waiting = nil
+		p.later(func() { p.r.Connected(false) })
+	}
+}
+
+func (p *port) subscribe(topic string) {
+	if p.on {
+		p.active[topic] = true
+		p.later(func() { p.r.Subscribed(topic) })
+	}
+}
+
+func (p *port) Subscribe(topic string) {
+	p.x.mu.Lock()
+	defer p.x.mu.Unlock()
+	p.wanted[topic] = true
+	p.subscribe(topic)
+}
+
+func (p *port) Unsubscribe(topic string) {
+	p.x.mu.Lock()
+	defer p.x.mu.Unlock()
+	delete(p.wanted, topic)
+	delete(p.active, topic)
+}
+
+func (p *port) Close() error {
+	p.x.mu.Lock()
+	p.closed = true
+	p.waiting = nil
+	close(p.ready)
+	p.x.mu.Unlock()
+	p.done.Wait()
+	return nil
+}
+
+func (p *port) Publish(ctx context.Context, packets []Packet) error {
+	x := p.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, packet := range packets {
+		if !p.on || x.down {
+			return errDown
+		}
+		data := slices.Clone(packet.Data)
+		for range 1 + (x.rand(20)+1)/20 { // now and then twice
+			for _, q := range x.ports {
+				if q.active[packet.Topic] {
+					q.later(func() { q.r.Receive(packet.Topic, data) })
+				}
+			}
+		}
+		if x.rand(30) == 0 {
+			return errDown // and yet it has arrived
+		}
+	}
+	return nil
+}
+
+// A simulation is a few hubs with clients that check what they get.
+func simulate(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 8))
+	n := func(n int) int { return rnd.IntN(n) } // of the script
+	faults := rand.New(rand.NewPCG(seed, 9))
+	x := &exchange{rand: func(n int) int { return faults.IntN(n) }} // under its lock
+	const nodes = 3
+	var hubs []*Hub
+	for range nodes {
+		hubs = append(hubs, &Hub{
+			Authorize: anybody,
+			Broker:    x.port(),
+			Options:   func(r Room) Options { return Options{Presence: r.Name == "a"} },
+			Encode: func(e Event) (websocket.Message, bool) {
+				return websocket.Text(e.Kind.String() + " " + e.User + " " + strings.Join(e.Users, "+") + string(e.Message.Data)), true
+			},
+		})
+	}
+	rooms := []Room{{"sim", "a"}, {"sim", "b"}}
+	var clients []*person
+	for i := range 6 {
+		quiet := websocket.Config{KeepAlive: -1}
+		p := enterBy(t, hubs[i%nodes], wstest.Link{Client: quiet, Server: quiet}, fmt.Sprint("u", i), rooms...).read()
+		clients = append(clients, p)
+	}
+	synctest.Wait()
+	sent := map[string]int{} // by publisher and room
+	publish := func(i int, r Room) {
+		from := fmt.Sprintf("%d%s", i, r.Name)
+		sent[from]++
+		text := websocket.Text(fmt.Sprintf("%s:%d", from, sent[from]))
+		if i%2 == 0 {
+			require.NoError(t, hubs[i%nodes].Send(r, text))
+		} else {
+			require.NoError(t, clients[i%nodes].SendOthers(r, text))
+		}
+	}
+	for range 60 {
+		switch n(14) {
+		case 0: // a node is cut off, and comes back
+			x.mu.Lock()
+			x.ports[n(nodes)].cut()
+			x.mu.Unlock()
+		case 1: // the exchange restarts
+			x.mu.Lock()
+			x.down = true
+			for _, p := range x.ports {
+				p.cut()
+			}
+			x.mu.Unlock()
+		case 2:
+			x.mu.Lock()
+			x.down = false
+			x.mu.Unlock()
+			for _, p := range x.ports {
+				p.connect()
+			}
+		case 3:
+			x.ports[n(nodes)].connect()
+		case 4: // somebody tampers
+			x.mu.Lock()
+			p, b := x.ports[n(nodes)], make([]byte, n(60))
+			for i := range b {
+				b[i] = byte(n(256))
+			}
+			p.later(func() { p.r.Receive(roomTopic(rooms[0]), b) })
+			x.mu.Unlock()
+		case 5:
+			time.Sleep(time.Duration(n(20)) * time.Second)
+		case 6:
+			time.Sleep(time.Duration(n(200)) * time.Millisecond)
+		case 7:
+			synctest.Wait()
+		case 8: // the last of a node's members leaves, and comes back
+			i := n(nodes)
+			for _, j := range []int{i, i + nodes} {
+				require.NoError(t, clients[j].Leave(rooms[1]))
+			}
+			for _, j := range []int{i, i + nodes} {
+				clients[j].mu.Lock()
+				clients[j].got = append(clients[j].got, "gap   b", "") // it is no member meanwhile
+				clients[j].mu.Unlock()
+				require.NoError(t, clients[j].Join(bg, rooms[1]))
+			}
+		default:
+			for range 1 + n(4) {
+				publish(n(nodes), rooms[n(2)])
+			}
+		}
+	}
+	x.mu.Lock()
+	x.down = false
+	x.mu.Unlock()
+	for _, p := range x.ports {
+		p.connect()
+	}
+	time.Sleep(3 * beatLimit) // everything has healed
+	for i := range nodes {
+		for _, r := range rooms {
+			publish(i, r)
+		}
+	}
+	time.Sleep(beatEvery)
+	for _, h := range hubs {
+		require.Equal(t, []string{"u0", "u1", "u2", "u3", "u4", "u5"}, h.Users(rooms[0]))
+	}
+	for i, p := range clients {
+		check(t, i, strings.Split(p.heard(), "|"), sent, nodes)
+	}
+	for _, p := range clients {
+		p.client.CloseNow()
+	}
+	synctest.Wait()
+	for _, h := range hubs {
+		require.NoError(t, h.Close())
+		empty(t, h)
+	}
+}
+
+// check reads a client's history: for each publisher and room the numbers grow,
+// and where one is missing there is a gap after the last that came before.
+func check(t *testing.T, client int, history []string, sent map[string]int, nodes int) {
+	last, gapped := map[string]int{}, map[string]bool{}
+	present := map[string]bool{}
+	for from := range sent {
+		if from[0]-'0' == byte(client) && client%2 == 1 {
+			continue // its own
+		}
+		last[from] = 0
+	}
+	missing := map[string]bool{}
+	for _, line := range history {
+		fields := strings.Split(line, " ")
+		switch fields[0] {
+		case "gap":
+			for from := range last {
+				gapped[from] = true
+				missing[from] = false
+			}
+		case "joined":
+			require.False(t, present[fields[1]], "twice: %v", line)
+			present[fields[1]] = true
+		case "left":
+			present[fields[1]] = false
+		case "welcome":
+			for _, user := range strings.Split(fields[2], "+") {
+				present[user] = true
+			}
+		case "sent":
+			from, number, _ := strings.Cut(fields[len(fields)-1], ":")
+			k, err := strconv.Atoi(number)
+			require.NoError(t, err)
+			require.Greater(t, k, last[from], "order, or twice: %v", line)
+			if k > last[from]+1 && !gapped[from] {
+				missing[from] = true // it must come
+			}
+			last[from], gapped[from] = k, false
+		}
+	}
+	for from, k := range last {
+		require.Equal(t, sent[from], k, "client %d: the last of %s", client, from)
+		require.False(t, missing[from], "client %d: silence about what %s sent: %v", client, from, history)
+	}
+	require.Len(t, present, 6)
+	for user, yes := range present {
+		require.True(t, yes, "client %d: %s", client, user)
+	}
+}
+
+// A109 to A114, A118: whatever the broker does, messages come in order, once,
+// and not without a word if they do not. HUB_SCHEDULES sets how many schedules
+// are tried, HUB_SEED the first.
+func TestSchedules(t *testing.T) {
+	schedules, first := 200, 0
+	if s := os.Getenv("HUB_SCHEDULES"); s != "" {
+		schedules, _ = strconv.Atoi(s)
+	}
+	if s := os.Getenv("HUB_SEED"); s != "" {
+		first, _ = strconv.Atoi(s)
+	}
+	for seed := range schedules {
+		ok := t.Run(fmt.Sprint(first+seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { simulate(t, uint64(first+seed)) })
+		})
+		if !ok {
+			t.FailNow()
+		}
+	}
+}
+
+// A115: what comes from a broker is taken apart with care.
+func FuzzPacket(f *testing.F) {
+	p := packet{kind: packMessage, node: 1, epoch: 2, number: 3, topic: "r/chat/a", user: "ann", key: "k", message: websocket.Text("hi")}
+	f.Add("r/chat/a", appendPacket(nil, &p))
+	p.kind, p.message = packHere, websocket.Binary(appendState(nil, spreading{"ben", true}))
+	f.Add("r/chat/a", appendPacket(nil, &p))
+	f.Fuzz(func(t *testing.T, topic string, b []byte) {
+		p, err := parsePacket(topic, b)
+		if err != nil {
+			return
+		}
+		require.Equal(t, b, appendPacket(nil, &p))
+		h := &Hub{Authorize: anybody, Options: func(Room) Options { return Options{Presence: true} }}
+		h.init()
+		h.link = newLink(h, nil)
+		m := &Member{hub: h, home: &h.shards[0], user: "ann"}
+		if strings.HasPrefix(topic, "r/") {
+			h.obtain(topic, Room{"chat", "a"}).add(m)
+		}
+		h.OnEvent = func(Event) {}
+		h.Encode = func(Event) (websocket.Message, bool) { return websocket.Message{}, false }
+		h.link.Receive(topic, b)
+		h.link.Receive(topic, b)
+		require.Zero(t, h.Stats().Invalid)
+	})
+}
