@@ -56,8 +56,7 @@ type link struct {
 	lost    map[string]struct{} // topics some packets of which did not fit
 	retired map[string]retired  // topics that have died, whose packets may come again
 	alive   map[uint64]time.Time
-	up      bool
-	down    bool // the application was told so
+	down    bool // the broker cannot be reached, and the application was told so
 	closing bool
 	empty   chan struct{} // closed when closing and nothing is unsent
 }
@@ -307,9 +306,9 @@ func (l *link) await(ctx context.Context, t *topic) {
 		l.mu.Unlock()
 		return
 	}
-	up := l.up
+	down := l.down
 	l.mu.Unlock()
-	if up {
+	if !down {
 		timer := time.NewTimer(maxWait)
 		defer timer.Stop()
 		select {
@@ -441,7 +440,7 @@ func (l *link) gap(t *topic) {
 func (l *link) Connected(yes bool) {
 	l.mu.Lock()
 	was := l.down
-	l.up, l.down = yes, !yes
+	l.down = !yes
 	l.mu.Unlock()
 	if was == !yes || l.hub.OnEvent == nil {
 		return

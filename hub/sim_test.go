@@ -263,7 +263,7 @@ func simulate(t *testing.T, seed uint64) {
 			publish(i, r)
 		}
 	}
-	time.Sleep(beatEvery)
+	time.Sleep(time.Minute)
 	for _, h := range hubs {
 		require.Equal(t, []string{"u0", "u1", "u2", "u3", "u4", "u5"}, h.Users(rooms[0]))
 	}
@@ -349,6 +349,71 @@ func TestSchedules(t *testing.T) {
 			t.FailNow()
 		}
 	}
+}
+
+// A114: the users of a machine that has died are gone soon, and those of one
+// that says goodbye at once.
+func TestDeadMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &exchange{rand: func(int) int { return 1 }}
+		machine := func(user string) (*Hub, *port) {
+			p := x.port()
+			h := &Hub{Authorize: anybody, Broker: p, Options: func(Room) Options { return Options{Presence: true} }}
+			enter(t, h, user, lobby()).read()
+			return h, p
+		}
+		a, _ := machine("ann")
+		b, port := machine("ben")
+		c, _ := machine("zoe")
+		time.Sleep(beatEvery + time.Second)
+		require.Equal(t, []string{"ann", "ben", "zoe"}, a.Users(lobby()))
+		x.mu.Lock()
+		port.cut()
+		x.mu.Unlock()
+		time.Sleep(beatLimit - beatEvery)
+		require.Equal(t, []string{"ann", "ben", "zoe"}, a.Users(lobby()), "a short pause is none")
+		time.Sleep(2*beatEvery + time.Second)
+		require.Equal(t, []string{"ann", "zoe"}, a.Users(lobby()))
+		require.Equal(t, []string{"ben"}, b.Users(lobby()), "nor does it see others")
+		port.connect()
+		time.Sleep(2 * beatEvery)
+		for _, h := range []*Hub{a, b, c} {
+			require.Equal(t, []string{"ann", "ben", "zoe"}, h.Users(lobby()), "it is back")
+		}
+		require.NoError(t, c.Close())
+		synctest.Wait()
+		require.Equal(t, []string{"ann", "ben"}, a.Users(lobby()))
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+	})
+}
+
+// What does not fit into the queue to the broker is not lost in silence.
+func TestOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &exchange{rand: func(int) int { return 1 }}
+		encode := func(e Event) (websocket.Message, bool) {
+			return websocket.Text(e.Kind.String() + fmt.Sprint(len(e.Message.Data))), e.Kind != Welcome
+		}
+		pa, pb := x.port(), x.port()
+		a, b := &Hub{Authorize: anybody, Broker: pa, Encode: encode}, &Hub{Authorize: anybody, Broker: pb, Encode: encode}
+		ann, ben := enter(t, a, "ann", lobby()).read(), enter(t, b, "ben", lobby()).read()
+		x.mu.Lock()
+		pa.cut()
+		x.mu.Unlock()
+		require.NoError(t, a.Send(lobby(), websocket.Text("")))
+		for range 11 {
+			require.NoError(t, a.Send(lobby(), websocket.Binary(make([]byte, 1<<20))))
+		}
+		require.Equal(t, int64(4), a.Stats().Unpublished)
+		require.Equal(t, 12, len(strings.Split(ann.heard(), "|")))
+		pa.connect()
+		time.Sleep(beatEvery)
+		heard := ben.heard()
+		require.Regexp(t, `^sent0(\|sent1048576){7}\|gap0$`, heard)
+		require.NoError(t, a.Close())
+		require.NoError(t, b.Close())
+	})
 }
 
 // A115: what comes from a broker is taken apart with care.
