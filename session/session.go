@@ -386,12 +386,13 @@ func (s *Session) replace(token string) {
 
 // serve reads c until it ends.
 func (s *Session) serve(ctx context.Context, c *websocket.Conn) error {
+	e := new(Envelope)
 	for {
 		m, err := c.Next(ctx)
 		if err != nil {
 			return err
 		}
-		e := new(Envelope)
+		*e = Envelope{}
 		if m.Type != s.codec().Type() {
 			err = errors.New("message of another type")
 		} else {
@@ -407,7 +408,8 @@ func (s *Session) serve(ctx context.Context, c *websocket.Conn) error {
 	}
 }
 
-// receive handles what has come over c, and acknowledges if it was the last for now.
+// receive handles what has come over c, and acknowledges if it was the last for
+// now. It does not keep e.
 func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,175 @@
+// Package session measures what a session costs beyond its connection:
+//
+//	cd bench && go test -run '^$' -bench . ./session
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-07372d5a/websocket"
+	"github.com/seed-07372d5a/websocket/reconnect"
+	"github.com/seed-07372d5a/websocket/session"
+)
+
+var payload = []byte(`{"item":7,"amount":3,"note":"` + strings.Repeat("x", 60) + `"}`)
+
+// pair returns the two ends of a session over TCP.
+func pair(tb testing.TB, config session.Config) (client, server *session.Session) {
+	opened := make(chan *session.Session, 1)
+	v := &session.Server{Config: config, Open: func(s *session.Session) { opened <- s }}
+	ws := &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) { v.Serve(ctx, c) }}
+	h := httptest.NewServer(ws)
+	c := &session.Client{Reconnect: reconnect.Client{URLs: []string{h.URL}}, Config: session.Config{Buffer: 64 << 20}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Run(ctx)
+	}()
+	tb.Cleanup(func() {
+		cancel()
+		<-done
+		h.Close()
+		v.Shutdown()
+	})
+	return c.Session(), <-opened
+}
+
+// BenchmarkSend is a message from Send to the other side's handler, many under
+// way.
+func BenchmarkSend(b *testing.B) {
+	var got atomic.Int64
+	want := make(chan struct{})
+	client, _ := pair(b, session.Config{Message: func(*session.Session, string, []byte) {
+		if got.Add(1) == int64(b.N) {
+			close(want)
+		}
+	}})
+	b.ReportAllocs()
+	got.Store(0)
+	want = make(chan struct{})
+	b.ResetTimer()
+	for range b.N {
+		for client.Send("order", payload) == session.ErrFull {
+			runtime.Gosched()
+		}
+	}
+	<-want
+}
+
+// BenchmarkBare is the same over the connection alone, decoded as JSON: what a
+// program without a session would do.
+func BenchmarkBare(b *testing.B) {
+	want := make(chan struct{})
+	n := b.N
+	ws := &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) {
+		var e struct {
+			Name string
+			Data json.RawMessage
+		}
+		got := 0
+		c.Serve(ctx, &websocket.Handler{Message: func(_ *websocket.Conn, m websocket.Message) {
+			json.Unmarshal(m.Data, &e)
+			if got++; got == n {
+				close(want)
+			}
+		}})
+	}}
+	h := httptest.NewServer(ws)
+	defer h.Close()
+	c, err := websocket.Dial(context.Background(), h.URL, nil)
+	require.NoError(b, err)
+	defer c.CloseNow()
+	m := websocket.Message{Type: websocket.MessageText, Data: []byte(`{"name":"order","data":` + string(payload) + `}`)}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		for c.Post(m) == websocket.ErrQueueFull {
+			runtime.Gosched()
+		}
+	}
+	<-want
+}
+
+// BenchmarkCalls has 1,000 calls under way.
+func BenchmarkCalls(b *testing.B) {
+	client, _ := pair(b, session.Config{Concurrency: 1000, Methods: map[string]session.Method{
+		"echo": func(_ context.Context, _ *session.Session, data []byte) ([]byte, error) { return data, nil },
+	}})
+	b.ReportAllocs()
+	b.ResetTimer()
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var wg sync.WaitGroup
+	for range 1000 {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if _, err := client.Call(context.Background(), "echo", payload); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+}
+
+// BenchmarkIdle is the memory of a session that has sent and received a message,
+// without its connection: its client is away.
+func BenchmarkIdle(b *testing.B) {
+	const sessions = 1000
+	v := &session.Server{MaxAway: -1}
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	ws := &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) { v.Serve(ctx, c) }}
+	h := httptest.NewServer(ws)
+	defer h.Close()
+	defer v.Shutdown()
+	for range b.N {
+		before := heap()
+		for range sessions {
+			c, err := websocket.Dial(context.Background(), h.URL, nil)
+			require.NoError(b, err)
+			require.NoError(b, c.Write(context.Background(), websocket.Text(`{"type":"hello"}`)))
+			_, err = c.Read(context.Background())
+			require.NoError(b, err)
+			require.NoError(b, c.Write(context.Background(), websocket.Text(`{"type":"message","id":1,"name":"n"}`)))
+			_, err = c.Read(context.Background())
+			require.NoError(b, err)
+			c.Close(websocket.CloseNormalClosure, "")
+		}
+		for s := range v.Sessions() {
+			for s.Connected() {
+				runtime.Gosched()
+			}
+		}
+		b.ReportMetric(float64(heap()-before)/sessions, "B/session")
+		v.Shutdown()
+	}
+}
+
+// What the benchmarks measure works.
+func TestPair(t *testing.T) {
+	client, server := pair(t, session.Config{Methods: map[string]session.Method{
+		"echo": func(_ context.Context, _ *session.Session, data []byte) ([]byte, error) { return data, nil },
+	}})
+	data, err := client.Call(context.Background(), "echo", payload)
+	require.NoError(t, err)
+	require.JSONEq(t, string(payload), string(data))
+	require.True(t, server.Connected())
+}
