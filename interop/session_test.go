@@ -243,3 +243,20 @@ func TestSessionModule(t *testing.T) {
 	require.Less(t, z.Len(), 4096, "compressed")
 	require.NotContains(t, string(b), "import")
 }
+
+// A browser cannot ping: the module asks a server that is silent for 25 s, gives
+// it up 20 s later, and gives up after 10 s one that never says welcome. It comes
+// back unless it is not wanted.
+func TestSessionHeartbeat(t *testing.T) {
+	path, _ := node(t)
+	var r struct {
+		Welcome, Silence, Pong []string
+		Codes                  map[string]string
+	}
+	require.NoError(t, json.Unmarshal([]byte(output(t, path, "peers/session-heartbeat.js")), &r))
+	require.Equal(t, []string{"0 connecting", "0 hello", "11 close", "11 waiting"}, r.Welcome[:4])
+	require.Equal(t, []string{"0 connecting", "0 hello", "0 open", "26 ping", "46 close", "46 waiting", "47 connecting"}, r.Silence[:7])
+	require.Equal(t, []string{"0 connecting", "0 hello", "0 open", "26 ping", "66 ping", "80 ended", "80 close"}, r.Pong)
+	require.Equal(t, map[string]string{"1000": "waiting", "1001": "waiting", "1006": "waiting", "1008": "ended", "1011": "waiting",
+		"1012": "waiting", "1013": "waiting", "4000": "waiting", "4001": "ended", "4002": "ended"}, r.Codes)
+}

@@ -97,11 +97,12 @@ export class Session {
       this.#timer = setTimeout(() => this.#connect(), wait);
       this.#state("waiting", wait);
     };
-    const cut = () => { ws.onmessage = null; ws.close(); lost(); }; // close events may take long
+    const cut = () => { ws.close(); lost(); }; // the close event may take long
     try { ws = this.#ws = new (this.#o.WebSocket ?? WebSocket)(url, this.#o.protocols ?? []); } catch { return lost(1008); }
     this.#heard = Date.now();
     this.#pinged = false;
     this.#watch = setInterval(() => {
+      if (gone) return;
       const quiet = Date.now() - this.#heard;
       if (quiet > (this.#open ? QUIET + PATIENCE : HELLO)) cut();
       else if (this.#open && quiet > QUIET && !this.#pinged) { this.#pinged = true; this.#post({ type: "ping" }); }
