@@ -15,7 +15,7 @@ func TestExponential(t *testing.T) {
 		want time.Duration
 	}{
 		{Exponential{}, 1, second}, {Exponential{}, 2, 2 * second}, {Exponential{}, 3, 4 * second},
-		{Exponential{}, 6, 32 * second}, {Exponential{}, 7, 60 * second}, {Exponential{}, 1 << 40, 60 * second},
+		{Exponential{}, 6, 32 * second}, {Exponential{}, 7, 60 * second}, {Exponential{}, math.MaxInt32, 60 * second},
 		{Exponential{Base: 5 * second, Max: 7 * second}, 1, 5 * second}, {Exponential{Base: 5 * second, Max: 7 * second}, 2, 7 * second},
 		{Exponential{Base: 5 * second, Max: second}, 1, second}, {Exponential{Base: -1, Max: -1}, 9, 60 * second},
 		{Exponential{Base: 1, Max: math.MaxInt64}, 1000, longest},
