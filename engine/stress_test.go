@@ -83,7 +83,7 @@ func TestStress(t *testing.T) {
 				}
 				c, err := websocket.Dial(bg, url, &websocket.DialOptions{Client: client})
 				if err != nil {
-					wrong.Add(1)
+					t.Error(err)
 					return
 				}
 				stress(r, c, &wrong)

@@ -275,11 +275,18 @@ func client() {
 
 // open makes a connection from an address.
 func open(addr string, from net.IP) (net.Conn, error) {
+	const bindAddressNoPort = 24 // IP_BIND_ADDRESS_NO_PORT: ports are scarce for a pair of addresses only
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 20 * time.Second, KeepAlive: -1}
+	d.Control = func(_, _ string, rc syscall.RawConn) error {
+		return rc.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.SOL_IP, bindAddressNoPort, 1)
+		})
+	}
 	nc, err := d.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
+	nc.(*net.TCPConn).SetLinger(0) // else ports would wait for a minute when the process has ended
 	nc.SetDeadline(time.Now().Add(20 * time.Second))
 	fmt.Fprintf(nc, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", addr)
