@@ -34,7 +34,6 @@ func (e *end) Read(p []byte) (int, error) {
 	for {
 		s := e.sock.Load()
 		if s == nil {
-			time.Sleep(time.Millisecond) // all that the other end has to say is here
 			return e.Conn.Read(p)
 		}
 		s.os.mu.Lock()
@@ -74,16 +73,16 @@ func fakedTLS(t *testing.T, first []byte, f func(t *testing.T, client *tls.Conn,
 		a, b := memnet.Pipe(1 << 20)
 		ce, se := &end{Conn: a}, &end{Conn: b}
 		client, server := tls.Client(ce, &tls.Config{InsecureSkipVerify: true}), tls.Server(se, cfg)
-		go func() {
-			client.Handshake()
-			client.Write(first)
-		}()
+		go client.Handshake()
 		require.NoError(t, server.Handshake())
 		synctest.Wait()
 		s := os.open()
 		sec := &secure{Conn: server}
 		se.sec.Store(sec)
 		ce.sock.Store(s)
+		if len(first) > 0 {
+			client.Write(first)
+		}
 		l, _ := e.join()
 		l.adopt(socket{fd: s.fd}, sec, websocket.Params{Config: e.Options.Config}, nil)
 		f(t, client, s, d)
