@@ -101,12 +101,12 @@ type Conn struct {
 	// The way in: of the goroutine that reads.
 	machine machine
 	watch   watch
-	raw     *rawReader // waits without a buffer; nil if nc is not a bare socket
-	in      *buffer    // what was read last
-	rest    []byte     // the end of it that is yet to be parsed
-	lent    []byte     // what Next or Feed lent
-	msg     *buffer    // a message in several pieces, so far
-	zip     *inflater  // nil without compression
+	raw     *socket   // waits without a buffer; nil if nc is not a bare socket
+	in      *buffer   // what was read last
+	rest    []byte    // the end of it that is yet to be parsed
+	lent    []byte    // what Next or Feed lent
+	msg     *buffer   // a message in several pieces, so far
+	zip     *inflater // nil without compression
 	stream  *messageReader
 	delay   time.Duration // how far the peer is behind with what it owes
 	size    int32         // of the next buffer to read into
@@ -156,7 +156,7 @@ func newConn(nc net.Conn, p Params, config *Config, base context.Context) *Conn 
 		c.ctx, c.cancel = context.WithCancelCause(base)
 	}
 	c.on.nc = nc
-	c.raw = newRawReader(nc)
+	c.raw = newSocket(nc)
 	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
 	c.compress(p)
 	c.on.own, c.watch.on = c.ctx, &c.on

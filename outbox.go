@@ -30,7 +30,7 @@ const (
 // added (group commit).
 type outbox struct {
 	config *Config
-	raw    *rawReader // a bare socket: it can write several buffers in one system call; else nil
+	raw    *socket // nil if the transport is not a bare one, which takes several buffers in one system call
 	watch  watch
 	zip    *deflater // nil without compression; its window is under mu
 

@@ -10,9 +10,12 @@ import (
 	"syscall"
 )
 
-// A rawReader is a bare socket. It reads from it, for which it waits without a buffer: one
-// is borrowed when there is something to read.
-type rawReader struct {
+// socket_unix.go owns what a bare socket can do that a net.Conn cannot: wait for
+// input without a buffer, and write what it takes without waiting.
+
+// A socket reads from a bare socket, for which it waits without a buffer: one is
+// borrowed when there is something to read. And it tries to write.
+type socket struct {
 	rc  syscall.RawConn
 	try func(fd uintptr) bool // made once
 
@@ -23,8 +26,8 @@ type rawReader struct {
 	err error
 }
 
-// newRawReader returns nil if nc is not a bare socket.
-func newRawReader(nc net.Conn) *rawReader {
+// newSocket returns nil if nc is not a bare socket.
+func newSocket(nc net.Conn) *socket {
 	var rc syscall.RawConn
 	var err error
 	switch nc := nc.(type) {
@@ -38,13 +41,13 @@ func newRawReader(nc net.Conn) *rawReader {
 	if err != nil {
 		return nil
 	}
-	r := &rawReader{rc: rc}
+	r := &socket{rc: rc}
 	r.try = r.attempt
 	return r
 }
 
 // read reads into p, or into c's input buffer if p is nil.
-func (r *rawReader) read(c *Conn, p []byte) (int, error) {
+func (r *socket) read(c *Conn, p []byte) (int, error) {
 	if r.p, r.c = p, nil; p == nil {
 		r.p, r.c = c.input(), c // here: in attempt it would take more of the stack than a goroutine has at first
 	}
@@ -55,7 +58,7 @@ func (r *rawReader) read(c *Conn, p []byte) (int, error) {
 }
 
 // attempt is called when there may be something to read; false waits for more.
-func (r *rawReader) attempt(fd uintptr) bool {
+func (r *socket) attempt(fd uintptr) bool {
 	if r.p == nil { // it has waited
 		r.p = r.c.input()
 	}
@@ -97,7 +100,7 @@ var rawWrites = sync.Pool{New: func() any {
 // tryWrite writes what of p the socket takes at once, and returns how much that
 // was; more tells that another part follows. Deadlines do not matter, and why it
 // was not all is left to the next Write.
-func (r *rawReader) tryWrite(p []byte, more bool) int {
+func (r *socket) tryWrite(p []byte, more bool) int {
 	w := rawWrites.Get().(*rawWrite)
 	w.p, w.more, w.n = p, more, 0
 	r.rc.Control(w.try)

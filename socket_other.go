@@ -1,0 +1,14 @@
+//go:build !unix
+
+package websocket
+
+import "net"
+
+// A socket exists on Unix only.
+type socket struct{}
+
+func newSocket(net.Conn) *socket { return nil }
+
+func (*socket) read(*Conn, []byte) (int, error) { panic("unreachable") }
+
+func (*socket) tryWrite([]byte, bool) int { panic("unreachable") }
