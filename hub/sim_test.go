@@ -241,7 +241,7 @@ func simulate(t *testing.T, seed uint64) {
 			}
 			for _, j := range []int{i, i + nodes} {
 				clients[j].mu.Lock()
-				clients[j].got = append(clients[j].got, "gap   b", "") // it is no member meanwhile
+				clients[j].got = append(clients[j].got, "rejoins b", "") // it is no member meanwhile
 				clients[j].mu.Unlock()
 				require.NoError(t, clients[j].Join(bg, rooms[1]))
 			}
@@ -281,7 +281,8 @@ func simulate(t *testing.T, seed uint64) {
 }
 
 // check reads a client's history: for each publisher and room the numbers grow,
-// and where one is missing there is a gap after the last that came before.
+// and where one is missing there is a gap after the last that came before. To one
+// that has left and joins again what it has had may come once more.
 func check(t *testing.T, client int, history []string, sent map[string]int, nodes int) {
 	last, gapped := map[string]int{}, map[string]bool{}
 	present := map[string]bool{}
@@ -299,6 +300,12 @@ func check(t *testing.T, client int, history []string, sent map[string]int, node
 			for from := range last {
 				gapped[from] = true
 				missing[from] = false
+			}
+		case "rejoins":
+			for from := range last {
+				if strings.HasSuffix(from, fields[1]) {
+					last[from], gapped[from], missing[from] = 0, true, false
+				}
 			}
 		case "joined":
 			require.False(t, present[fields[1]], "twice: %v", line)
