@@ -159,6 +159,9 @@ func (h *Hub) obtain(name string, r Room) *topic {
 	if t := s.topics[name]; t != nil {
 		return t
 	}
+	if h.link != nil {
+		made.cursors = h.link.inherit(name) // before anything comes
+	}
 	if s.topics == nil {
 		s.topics = make(map[string]*topic)
 	}

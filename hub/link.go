@@ -229,18 +229,16 @@ func (l *link) hold(t *topic) {
 	ok := !t.held && !t.dead
 	t.held = t.held || ok
 	t.mu.Unlock()
-	if !ok {
-		return
+	if ok {
+		l.count(t, 1)
 	}
+}
+
+// inherit returns the cursors of the last topic of that name.
+func (l *link) inherit(name string) cursors {
 	l.mu.Lock()
-	old := l.recall(t.name)
-	l.mu.Unlock()
-	t.mu.Lock()
-	if t.nodes == nil {
-		t.cursors = old
-	}
-	t.mu.Unlock()
-	l.count(t, 1)
+	defer l.mu.Unlock()
+	return l.recall(name)
 }
 
 // bequeath is called when a topic dies, with its lock held: the next one of its
@@ -488,6 +486,10 @@ func (l *link) accept(p *packet) {
 		return
 	}
 	t.mu.Lock()
+	if t.dead { // its cursors are the next one's
+		t.mu.Unlock()
+		return
+	}
 	fresh, missed := t.follow(p)
 	t.mu.Unlock()
 	if !fresh {
