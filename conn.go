@@ -330,8 +330,9 @@ func (c *Conn) Write(ctx context.Context, m Message) error {
 }
 
 // Queue adds a message to those that go with the next Write or Flush, or when
-// [Conn.Serve] or [Conn.Feed] has used up its input. It copies m.Data, does not
-// wait, and returns ErrQueueFull beyond Config.QueueLimit.
+// [Conn.Serve] or [Conn.Feed] has used up its input; a large one leaves at once,
+// as far as the network takes it. It copies what waits of m.Data, does not wait
+// itself, and returns ErrQueueFull beyond Config.QueueLimit.
 func (c *Conn) Queue(m Message) error { return c.out.queue(&m) }
 
 // Flush sends what was queued, and returns when the network has taken it. For
@@ -340,7 +341,8 @@ func (c *Conn) Queue(m Message) error { return c.out.queue(&m) }
 func (c *Conn) Flush(ctx context.Context) error { return c.settle(c.out.flush(ctx)) }
 
 // Post is Queue for those who cannot wait and do not flush: the message leaves
-// by itself.
+// by itself. What a bare socket takes without waiting is written before Post
+// returns, the rest on a goroutine that lasts as long as there is something.
 func (c *Conn) Post(m Message) error {
 	if err := c.out.queue(&m); err != nil {
 		return err

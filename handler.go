@@ -23,11 +23,12 @@ type Handler struct {
 	Close   func(c *Conn, err error) // exactly once, last; err says why, as Read would
 }
 
-// Serve reads until the connection ends and calls h for what comes. What its
-// functions queue leaves together when the input that is here is used up, so
-// that a handler that answers with [Conn.Queue] costs one read and one write
-// for any number of messages that came together. It returns what h.Close was
-// given, which is never nil.
+// Serve reads until the connection ends and calls h for what comes. It is one
+// reading call as long as it lasts: h does not read. What its functions queue
+// leaves together when the input that is here is used up, so that a handler that
+// answers with [Conn.Queue] costs one read and one write for any number of
+// messages that came together. It returns what h.Close was given, which is never
+// nil.
 //
 // When ctx ends, the connection is closed with CloseGoingAway, and the error is
 // the cause. A nil h discards messages: connections that only write need it, so
