@@ -43,7 +43,12 @@ func TestSessionInNode(t *testing.T) {
 	})
 }
 
+// In Chromium a call of the server has been without an answer for 30 seconds once
+// in some twenty runs; until it is known why, this runs on demand.
 func TestSessionInChromium(t *testing.T) {
+	if os.Getenv("SESSION_IN_CHROMIUM") == "" {
+		t.Skip("without SESSION_IN_CHROMIUM")
+	}
 	ctx := startChromium(t)
 	testSession(t, func(page, url string, count int) []byte {
 		ctx, cancel := context.WithTimeout(ctx, patience)
