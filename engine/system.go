@@ -19,7 +19,7 @@ type system interface {
 // A poller tells what has become of descriptors, once for each change
 // (edge-triggered). wait is called by one goroutine at a time, the others by any.
 type poller interface {
-	add(fd int, t token) error // from now on; and what it is ready for now
+	add(fd int, t token) error // from this call on, and at once what it is ready for already
 	remove(fd int) error
 	wait(into []event, block bool) (int, error) // after close an error
 	close() error

@@ -66,11 +66,13 @@ func testSession(t *testing.T, run func(page, url string, count int) []byte) {
 	var opened, ended atomic.Int32
 	var peer atomic.Pointer[session.Session]
 	var calm atomic.Bool
+	there := make(chan struct{})    // the first session is
 	finished := make(chan struct{}) // the server's application has
 	sessions := &session.Server{
 		Open: func(s *session.Session) {
-			opened.Add(1)
-			peer.Store(s)
+			if peer.Store(s); opened.Add(1) == 1 {
+				close(there)
+			}
 		},
 		Config: session.Config{
 			Message: func(_ *session.Session, _ string, data []byte) {
@@ -118,9 +120,7 @@ func testSession(t *testing.T, run func(page, url string, count int) []byte) {
 	served := make(chan error, 1)
 	go func() { // the server's application
 		defer close(finished)
-		for peer.Load() == nil {
-			time.Sleep(10 * time.Millisecond)
-		}
+		<-there
 		s := peer.Load()
 		for n := 1; n <= count; n++ {
 			if err := s.Send("m", fmt.Append(nil, n)); err != nil {
