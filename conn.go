@@ -120,6 +120,7 @@ type Conn struct {
 	reading atomic.Bool  // a goroutine is in a reading call
 	calling atomic.Bool  // a callback runs
 	serving atomic.Bool  // Serve runs: what handlers queue is flushed when the input is used up
+	within  atomic.Bool  // and a handler within a call of raw's, for which Close would wait
 	fed     atomic.Bool  // input comes by Feed
 	over    atomic.Bool  // nothing will be read any more
 	heard   atomic.Int64 // when the peer was last heard, since epoch
@@ -253,7 +254,7 @@ func (c *Conn) advance(m *Message) (ok bool, err error) {
 			return true, nil
 		}
 		if err != nil {
-			return false, c.fail(errUTF8)
+			return false, c.broken(err)
 		}
 		p, err := c.step()
 		switch {
@@ -388,7 +389,11 @@ func (c *Conn) end(why error) error {
 	if !first {
 		return err
 	}
-	closeTransport(c.on.nc)
+	if c.within.Load() {
+		c.raw.hangUp(c.on.nc)
+	} else {
+		closeTransport(c.on.nc)
+	}
 	c.pinger.stop()
 	if closing != nil {
 		closing.Stop()
@@ -640,8 +645,10 @@ func (c *Conn) fill(ctx context.Context) error {
 		c.rest = p[:n]
 		return nil
 	}
-	c.rest = c.in.b[:n]
-	c.resize(n)
+	if n > 0 { // else raw has seen to it
+		c.rest = c.in.b[:n]
+		c.resize(n)
+	}
 	return nil
 }
 
@@ -678,7 +685,8 @@ func (c *Conn) freeRoom() []byte {
 }
 
 // recv reads from the network into p, or into c.in if p is nil. While it waits
-// it holds no read buffer if it can do without.
+// it holds no read buffer if it can do without. It may return 0, with nothing
+// read or with what Serve has already seen to.
 func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 	if err := c.beforeWaiting(ctx); err != nil {
 		return 0, err
@@ -703,10 +711,11 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 			c.heard.Store(int64(sinceEpoch()))
 			return n, nil
 		}
-		if err != nil {
-			if err = c.interrupted(ctx, err); err != nil {
-				return 0, err
-			}
+		if err == nil {
+			return 0, nil
+		}
+		if err = c.interrupted(ctx, err); err != nil {
+			return 0, err
 		}
 	}
 }
@@ -785,6 +794,10 @@ func (c *Conn) dropInput() {
 
 // interrupted says what a failed read means: nil if nothing.
 func (c *Conn) interrupted(ctx context.Context, err error) error {
+	switch err.(type) {
+	case *panicError, *ProtocolError: // of what was served on the spot
+		return c.broken(err)
+	}
 	switch {
 	case c.over.Load():
 		return c.reason()

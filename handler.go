@@ -71,6 +71,9 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 	if err = c.begin(ctx); err != nil {
 		return err
 	}
+	if c.raw != nil {
+		c.raw.serve(ctx, h)
+	}
 	for err == nil {
 		if len(c.rest) > 0 {
 			err = c.eat(h)
@@ -79,7 +82,30 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 			err = c.fill(ctx)
 		}
 	}
+	if c.raw != nil {
+		c.raw.serve(nil, nil)
+		if c.over.Load() {
+			c.on.nc.Close() // end may have left it to this goroutine
+		}
+	}
 	c.quit(err)
+	return err
+}
+
+// serveHere serves the n bytes that raw has read, within its call: whole messages
+// only, for nothing else can do without the socket. What it leaves is in c.rest.
+func (c *Conn) serveHere(ctx context.Context, h *Handler, n int) (err error) {
+	c.heard.Store(int64(sinceEpoch()))
+	c.rest = c.in.b[:n]
+	c.resize(n)
+	c.within.Store(true)
+	defer c.within.Store(false)
+	if err = c.eatWhole(h); err == nil && len(c.rest) == 0 {
+		err = c.beforeWaiting(ctx)
+	}
+	if err == nil && c.over.Load() {
+		err = c.reason()
+	}
 	return err
 }
 
@@ -223,39 +249,13 @@ func (c *Conn) lookIn(d time.Duration) {
 }
 
 // eat calls h for what is here.
-func (c *Conn) eat(h *Handler) (err error) {
-	calling := false
-	defer func() {
-		if calling {
-			c.returned(&err, recover())
-		}
-	}()
+func (c *Conn) eat(h *Handler) error {
 	for {
-		if c.over.Load() {
-			return c.reason()
+		if err := c.eatWhole(h); err != nil {
+			return c.broken(err)
 		}
 		if len(c.rest) == 0 {
 			return nil
-		}
-		var m Message
-		ok, err := c.quick(&m)
-		if ok && h.Message != nil {
-			if !calling {
-				calling = true
-				c.calling.Store(true)
-			}
-			h.Message(c, m)
-			poison(m.Data)
-		}
-		if ok {
-			continue
-		}
-		if calling {
-			calling = false
-			c.calling.Store(false)
-		}
-		if err != nil {
-			return c.fail(errUTF8)
 		}
 		piece, err := c.step()
 		switch {
@@ -269,7 +269,7 @@ func (c *Conn) eat(h *Handler) (err error) {
 			}
 			continue
 		}
-		m, ok, err = c.collect(piece)
+		m, ok, err := c.collect(piece)
 		if err != nil {
 			return err
 		}
@@ -282,4 +282,42 @@ func (c *Conn) eat(h *Handler) (err error) {
 			c.reclaim()
 		}
 	}
+}
+
+// broken ends the connection if err says that the peer broke a rule. A panic is
+// left to Serve and Feed.
+func (c *Conn) broken(err error) error {
+	if rule, ok := err.(*ProtocolError); ok && !c.over.Load() {
+		return c.fail(rule)
+	}
+	return err
+}
+
+// eatWhole calls h for the messages that are here in one frame, up to the first
+// input that is anything else. One guard is for all of them.
+func (c *Conn) eatWhole(h *Handler) (err error) {
+	calling := false
+	defer func() {
+		if calling {
+			c.returned(&err, recover())
+		}
+	}()
+	for !c.over.Load() {
+		if len(c.rest) == 0 {
+			return nil
+		}
+		var m Message
+		if ok, err := c.quick(&m); !ok {
+			return err
+		}
+		if h.Message != nil {
+			if !calling {
+				calling = true
+				c.calling.Store(true)
+			}
+			h.Message(c, m)
+			poison(m.Data)
+		}
+	}
+	return c.reason()
 }

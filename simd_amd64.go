@@ -18,12 +18,13 @@ var simd = detectSIMD()
 
 func detectSIMD() int {
 	const (
-		osxsave = 1 << 27 // leaf 1, ecx: XGETBV may be asked
-		avx2    = 1 << 5  // leaf 7, ebx
-		avx512f = 1 << 16 // leaf 7, ebx
-		vbmi    = 1 << 1  // leaf 7, ecx: CPUs with it do not slow down for ZMM
-		ymm     = 0x06    // XCR0: the system keeps XMM and YMM for each thread
-		zmm     = 0xe6    // XCR0: and all of ZMM
+		osxsave = 1 << 27       // leaf 1, ecx: XGETBV may be asked
+		avx2    = 1 << 5        // leaf 7, ebx
+		avx512  = 1<<16 | 1<<30 // leaf 7, ebx: F and BW
+		vbmi    = 1 << 1        // leaf 7, ecx: CPUs with it do not slow down for ZMM
+		gfni    = 1 << 8        // leaf 7, ecx
+		ymm     = 0x06          // XCR0: the system keeps XMM and YMM for each thread
+		zmm     = 0xe6          // XCR0: and all of ZMM
 	)
 	maxLeaf, _, _ := cpuid(0)
 	_, _, ecx1 := cpuid(1)
@@ -35,7 +36,7 @@ func detectSIMD() int {
 	if ebx7&avx2 == 0 || xcr0&ymm != ymm {
 		return simdSSE2
 	}
-	if ebx7&avx512f == 0 || ecx7&vbmi == 0 || xcr0&zmm != zmm {
+	if ebx7&avx512 != avx512 || ecx7&vbmi == 0 || ecx7&gfni == 0 || xcr0&zmm != zmm {
 		return simdAVX2
 	}
 	return simdAVX512
@@ -57,6 +58,9 @@ func maskBulk(dst, src []byte, key, next uint32) {
 }
 
 func utf8Blocks(p *byte, n int, class *[3][16]uint8) bool {
+	if simd == simdAVX512 && n >= 128 {
+		return utf8AVX512(p, n, class)
+	}
 	return utf8AVX2(p, n, class)
 }
 
@@ -77,3 +81,6 @@ func maskAVX512(dst, src *byte, n int, key, next uint32)
 
 //go:noescape
 func utf8AVX2(p *byte, n int, class *[3][16]uint8) bool
+
+//go:noescape
+func utf8AVX512(p *byte, n int, class *[3][16]uint8) bool

@@ -2,12 +2,19 @@
 
 package websocket
 
-import "net"
+import (
+	"context"
+	"net"
+)
 
 // A socket exists on Unix only.
 type socket struct{}
 
 func newSocket(net.Conn) *socket { return nil }
+
+func (*socket) serve(context.Context, *Handler) {}
+
+func (*socket) hangUp(net.Conn) { panic("unreachable") }
 
 func (*socket) read(*Conn, []byte) (int, error) { panic("unreachable") }
 
