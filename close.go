@@ -254,6 +254,9 @@ func (c *Conn) Close(code CloseCode, reason string) error {
 // sayGoodbye begins the closing handshake, unless something else has ended the
 // connection.
 func (c *Conn) sayGoodbye(code CloseCode, reason string) {
+	if c.over.Load() {
+		return
+	}
 	if c.out.goodbye(code, reason, &closedError{code, reason}) {
 		c.endAfter(c.config.CloseTimeout, errCloseSlow)
 		c.kick()

@@ -715,6 +715,7 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 			return 0, nil
 		}
 		if err = c.interrupted(ctx, err); err != nil {
+			c.dropInput()
 			return 0, err
 		}
 	}

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"context"
-	"errors"
 	"io"
 	"runtime/debug"
 	"time"
@@ -45,10 +44,10 @@ func (c *Conn) Serve(ctx context.Context, h *Handler) error {
 	if err == nil {
 		err = c.serve(ctx, h)
 	}
-	var panicked *panicError
+	_, panicked := err.(*panicError)
 	switch {
 	case c.over.Load():
-	case errors.As(err, &panicked):
+	case panicked:
 		c.abandon(err)
 	case c.isClosing(): // a Close on another goroutine reads from now on
 		c.awaitGoodbye()

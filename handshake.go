@@ -37,13 +37,15 @@ const (
 
 // AcceptKey returns the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key
 // (RFC 6455 section 4.2.2).
-func AcceptKey(key string) string {
+func AcceptKey(key string) string { return string(appendAcceptKey(nil, key)) }
+
+func appendAcceptKey(b []byte, key string) []byte {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-	b := make([]byte, 0, keySize+len(guid))
-	b = append(append(b, key...), guid...)
+	in := make([]byte, 0, keySize+len(guid))
+	in = append(append(in, key...), guid...)
 	var sum [sha1.Size]byte
-	withoutFIPS(func() { sum = sha1.Sum(b) }) // no cryptography: the hash proves that the peer read the RFC
-	return base64.StdEncoding.EncodeToString(sum[:])
+	withoutFIPS(func() { sum = sha1.Sum(in) }) // no cryptography: the hash proves that the peer read the RFC
+	return base64.StdEncoding.AppendEncode(b, sum[:])
 }
 
 // newHandshakeKey returns a fresh Sec-WebSocket-Key.
@@ -123,8 +125,8 @@ func requestHeader(h http.Header, key string, subprotocols []string, z *Compress
 // appendResponse appends the response that completes a handshake (RFC 6455
 // section 4.2.2). The headers have passed checkHeader.
 func appendResponse(b []byte, key, subprotocol string, headers ...http.Header) []byte {
-	b = append(b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"...)
-	b = appendField(b, "Sec-WebSocket-Accept", AcceptKey(key))
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = append(appendAcceptKey(b, key), "\r\n"...)
 	if subprotocol != "" {
 		b = appendField(b, "Sec-WebSocket-Protocol", subprotocol)
 	}

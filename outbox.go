@@ -43,6 +43,7 @@ type outbox struct {
 	last   uint64        // frames ever added to buf
 	end    uint64        // the last of those in fly
 	done   uint64        // the last of those that are out
+	usual  int32         // the size of the last batch: the next buffer has room for it
 	line   int32         // how many are in until: they write what waits
 	client bool          // mask
 	busy   bool          // somebody is writing fly
@@ -103,6 +104,9 @@ func (o *outbox) message(m *Message, packed []byte) {
 		return
 	}
 	o.last++
+	if o.buf == nil {
+		o.buf = borrow(max(int(o.usual), MaxHeaderSize+len(m.Data)))
+	}
 	if o.zip != nil && o.zip.wants(m) {
 		var b *buffer
 		if packed == nil && m.prepared == nil && o.zip.window != nil {
@@ -129,6 +133,9 @@ func (o *outbox) appendMessage(b *buffer, m *Message, rsv byte, payload []byte) 
 		b.b = append(b.b, m.prepared.frame...)
 	case !o.client && len(payload) < 126: // what AppendHeader would do
 		b.b = append(b.b, 0x80|rsv<<4|byte(m.Type), byte(len(payload)))
+		b.b = append(b.b, payload...)
+	case !o.client && len(payload) < 1<<16:
+		b.b = append(b.b, 0x80|rsv<<4|byte(m.Type), 126, byte(len(payload)>>8), byte(len(payload)))
 		b.b = append(b.b, payload...)
 	default:
 		b.b = o.appendFrame(b.b, Header{Fin: true, RSV: rsv, Opcode: Opcode(m.Type)}, payload)
@@ -488,7 +495,7 @@ func (o *outbox) try(tail []byte) {
 		b = borrow(0)
 	}
 	o.fly, o.buf = b, nil
-	o.off, o.end, o.pong = 0, o.last, 0
+	o.launch()
 	o.busy = true
 	o.mu.Unlock()
 	n, k := len(b.b), 0
@@ -510,12 +517,18 @@ func (o *outbox) try(tail []byte) {
 	o.fly.b = append(o.fly.b, tail[k:]...)
 }
 
+// launch begins a batch.
+func (o *outbox) launch() {
+	o.off, o.end, o.pong = 0, o.last, 0
+	o.usual = int32(min(len(o.fly.b), large))
+}
+
 // batch writes what waits, and tail behind it. The lock is held when it is
 // called and when it returns, and not in between.
 func (o *outbox) batch(ctx context.Context, tail []byte) error {
 	if o.fly == nil {
 		o.fly, o.buf = o.buf, nil
-		o.off, o.end, o.pong = 0, o.last, 0
+		o.launch()
 	}
 	o.busy = true
 	o.mu.Unlock()

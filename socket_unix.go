@@ -24,8 +24,9 @@ type socket struct {
 
 	// What Serve wants done with input before the next wait; nil if the system
 	// does not tell when there is no more.
-	h   *Handler
-	ctx context.Context
+	h     *Handler
+	ctx   context.Context
+	asked bool // for that
 
 	// One call's.
 	c   *Conn  // whose input buffer p is; nil if it is another's
@@ -58,16 +59,18 @@ func newSocket(nc net.Conn) *socket {
 // empty: then the read that would find that out is spared. A read is half of what
 // the system does for a small message. With a nil h it stops.
 func (r *socket) serve(ctx context.Context, h *Handler) {
-	r.h, r.ctx = nil, nil
-	if h == nil || runtime.GOOS != "linux" {
-		return
+	if runtime.GOOS == "linux" {
+		r.h, r.ctx, r.asked = h, ctx, false
 	}
-	const tcpInq = 36 // Linux 4.18: reads say how much is left
-	r.rc.Control(func(fd uintptr) {
-		if syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpInq, 1) == nil {
-			r.h, r.ctx = h, ctx
-		}
-	})
+}
+
+// ask has the system tell from now on.
+func (r *socket) ask(fd int) {
+	const tcpInq = 36 // Linux 4.18
+	r.asked = true
+	if syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, tcpInq, 1) != nil {
+		r.h = nil
+	}
 }
 
 // read reads into p, or into c's input buffer if p is nil. It returns 0 without
@@ -86,6 +89,9 @@ func (r *socket) read(c *Conn, p []byte) (int, error) {
 func (r *socket) attempt(fd uintptr) bool {
 	if r.p == nil { // it has waited
 		r.p = r.c.input()
+	}
+	if r.h != nil && !r.asked {
+		r.ask(int(fd))
 	}
 	last := r.recv(int(fd))
 	switch {
