@@ -390,7 +390,7 @@ func (c *Conn) end(why error) error {
 		return err
 	}
 	if c.within.Load() {
-		c.raw.hangUp(c.on.nc)
+		c.raw.hangUp()
 	} else {
 		closeTransport(c.on.nc)
 	}

@@ -457,3 +457,110 @@ func TestServeBothWays(t *testing.T) {
 		})
 	}
 }
+
+// Over a socket Serve works within the socket's own call, in which nothing may
+// wait for that call to end, and no end of the connection may be missed.
+func TestServeSocket(t *testing.T) {
+	type peer struct {
+		*testing.T
+		raw
+		c    *Conn
+		in   chan string   // what the handler is called with
+		hold chan struct{} // and then waits for
+	}
+	for _, tt := range []struct {
+		name string
+		on   func(c *Conn, m Message) // what the handler does after that
+		act  func(p peer, cancel context.CancelFunc)
+		err  string
+	}{
+		{"the end comes with the last message", nil, func(p peer, _ context.CancelFunc) {
+			p.send(masked(text, 1), "one")
+			require.Equal(p, "one", <-p.in)
+			p.send(masked(text, 1), "two")
+			p.Conn.(*net.TCPConn).CloseWrite()
+			p.hold <- struct{}{}
+			require.Equal(p, "two", <-p.in)
+			p.hold <- struct{}{}
+		}, "unexpected EOF"},
+		{"CloseNow in the handler", func(c *Conn, _ Message) { c.CloseNow() }, func(p peer, _ context.CancelFunc) {
+			p.send(masked(text, 1), "one")
+			<-p.in
+			p.hold <- struct{}{}
+			p.expectEOF()
+		}, "use of closed network connection"},
+		{"CloseNow beside a handler that waits", nil, func(p peer, _ context.CancelFunc) {
+			p.send(masked(text, 1), "one", masked(text, 1), "never")
+			<-p.in
+			p.c.CloseNow()
+			p.expectEOF()
+			p.hold <- struct{}{}
+		}, "use of closed network connection"},
+		{"Close in the handler", func(c *Conn, _ Message) { c.Close(4000, "") }, func(p peer, _ context.CancelFunc) {
+			p.send(masked(text, 1), "one")
+			<-p.in
+			p.hold <- struct{}{}
+			p.expect(closed, closeFrame(4000, ""))
+			p.send(masked(closed, 1), closeFrame(4000, ""))
+			p.expectEOF()
+		}, "websocket: closed by this side: 4000"},
+		{"the context ends while the handler runs", nil, func(p peer, cancel context.CancelFunc) {
+			p.send(masked(text, 1), "one")
+			<-p.in
+			cancel()
+			p.hold <- struct{}{}
+			p.expect(closed, closeFrame(CloseGoingAway, ""))
+			p.send(masked(closed, 1), closeFrame(CloseGoingAway, ""))
+			p.expectEOF()
+		}, "context canceled"},
+		{"text that is none", nil, func(p peer, _ context.CancelFunc) {
+			p.send(masked(text, 1), "\xff")
+			p.expect(closed, closeFrame(CloseInvalidFramePayloadData, "invalid UTF-8"))
+		}, "websocket: peer failed: 1007 invalid frame payload data: invalid UTF-8"},
+		{"a panic", func(*Conn, Message) { panic("boom") }, func(p peer, _ context.CancelFunc) {
+			p.send(masked(text, 1), "one")
+			<-p.in
+			p.hold <- struct{}{}
+			p.expect(closed, closeFrame(CloseInternalError, ""))
+		}, "websocket: handler panicked: boom"},
+		{"everything else between", func(c *Conn, m Message) { c.Queue(m) }, func(p peer, _ context.CancelFunc) {
+			go func() {
+				for range 3 {
+					<-p.in
+					p.hold <- struct{}{}
+				}
+			}()
+			p.send(masked(text, 1), "one", masked(ping, 1), "?", masked(text0, 1), "two, ")
+			p.expect(text, "one", pong, "?")
+			p.send(masked(cont, 1), "begun", masked(text, 1), "three")
+			p.expect(text, "two, begun", text, "three")
+			p.send(masked(closed, 1), "")
+			p.expect(closed, "")
+		}, "websocket: closed by the peer: 1005 no status received"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b := tcpPipe(t)
+			// An end that was missed would be a peer that timed out.
+			c := NewConn(a, Params{Config: Config{KeepAlive: 5 * time.Second, KeepAliveTimeout: time.Second}})
+			p := peer{t, raw{t, b}, c, make(chan string), make(chan struct{})}
+			ctx, cancel := context.WithCancel(bg)
+			defer cancel()
+			done := make(chan error)
+			go func() {
+				done <- c.Serve(ctx, &Handler{Message: func(c *Conn, m Message) {
+					p.in <- string(m.Data)
+					<-p.hold
+					if tt.on != nil {
+						tt.on(c, m)
+					}
+				}})
+			}()
+			tt.act(p, cancel)
+			p.Close()
+			require.ErrorContains(t, <-done, tt.err)
+			<-c.Context().Done()
+			_, err := a.Write([]byte("x"))
+			require.ErrorIs(t, err, net.ErrClosed, "the socket was closed")
+		})
+	}
+}

@@ -14,7 +14,7 @@ func newSocket(net.Conn) *socket { return nil }
 
 func (*socket) serve(context.Context, *Handler) {}
 
-func (*socket) hangUp(net.Conn) { panic("unreachable") }
+func (*socket) hangUp() { panic("unreachable") }
 
 func (*socket) read(*Conn, []byte) (int, error) { panic("unreachable") }
 

@@ -139,11 +139,10 @@ func (r *socket) letGo() {
 	}
 }
 
-// hangUp ends nc for the peer, and for those who read and write, from within
-// serveHere: Close would wait for read to return.
-func (r *socket) hangUp(nc net.Conn) {
+// hangUp ends the connection for the peer, and for those who read and write,
+// while serveHere runs: Close would wait for read to return.
+func (r *socket) hangUp() {
 	r.rc.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
-	nc.SetDeadline(aLongTimeAgo)
 }
 
 // A rawWrite is an attempt to write that does not wait.
