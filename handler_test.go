@@ -540,10 +540,9 @@ func TestServeSocket(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := tcpPipe(t)
-			// An end that was missed would be a peer that timed out.
-			c := NewConn(a, Params{Config: Config{KeepAlive: 5 * time.Second, KeepAliveTimeout: time.Second}})
+			c := NewConn(a, Params{Config: quiet})
 			p := peer{t, raw{t, b}, c, make(chan string), make(chan struct{})}
-			ctx, cancel := context.WithCancel(bg)
+			ctx, cancel := context.WithTimeout(bg, 10*time.Second) // an end that was missed would be this one
 			defer cancel()
 			done := make(chan error)
 			go func() {
