@@ -1,4 +1,4 @@
-// Package e2e tests the chat with real browsers: it builds the server, starts
+// Package e2e tests the examples with real browsers: it builds a server, starts
 // it, and visits it with a headless Chromium.
 //
 //	cd examples/e2e && go test .
@@ -43,7 +43,7 @@ type browser struct {
 
 func newBrowser(t *testing.T) *browser {
 	path := chromium(t)
-	profile, err := os.MkdirTemp("", "chat-e2e-")
+	profile, err := os.MkdirTemp("", "e2e-")
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(profile) })
 
@@ -106,7 +106,7 @@ func (b *browser) trouble(s string) {
 	b.troubles = append(b.troubles, s)
 }
 
-// A tab is one page of the chat.
+// A tab is one page of an example.
 type tab struct {
 	t     *testing.T
 	b     *browser
@@ -114,13 +114,13 @@ type tab struct {
 	close func()
 }
 
-// open opens the chat in another tab.
+// open opens a page in another tab.
 func (b *browser) open(url string) *tab {
 	b.t.Helper()
 	return b.tab(url)
 }
 
-// stranger opens the chat where nothing is shared with the other tabs.
+// stranger opens a page where nothing is shared with the other tabs.
 func (b *browser) stranger(url string) *tab {
 	b.t.Helper()
 	return b.tab(url, chromedp.WithNewBrowserContext())

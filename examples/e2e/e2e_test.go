@@ -34,7 +34,7 @@ func shows(selector, text string) string {
 // TestChat is an evening in the chat, with its accidents.
 func TestChat(t *testing.T) {
 	b := newBrowser(t)
-	s := newServer(t)
+	s := newServer(t, "chat")
 	s.start()
 
 	ana, ben := arrive(b, s)
@@ -62,7 +62,7 @@ func TestChat(t *testing.T) {
 func arrive(b *browser, s *server) (ana, ben *tab) {
 	ana = b.open(s.url)
 	ana.until(atDoor)
-	ana.picture("door", desktop, "light")
+	ana.picture("door", desktop, "light", fits)
 	ana.join("Ana")
 	ana.until(online(1))
 	ben = b.open(s.url)
@@ -101,7 +101,7 @@ func meetStranger(b *browser, s *server) *tab {
 	zoe := b.stranger(s.url)
 	zoe.try("ANA")
 	zoe.until(shows("#refusal", "Somebody here has that name already. (4001)"))
-	zoe.picture("door-refused", phone, "dark")
+	zoe.picture("door-refused", phone, "dark", fits)
 	zoe.join("Zoë <3")
 	return zoe
 }
@@ -110,7 +110,7 @@ func meetStranger(b *browser, s *server) *tab {
 func whisper(ana, ben, zoe *tab) {
 	ana.click(`#people button[data-name="Ben"]`)
 	ana.until(`document.activeElement.id === "text" && document.getElementById("to").textContent === "Ben"`)
-	ana.picture("desktop-private", desktop, "light")
+	ana.picture("desktop-private", desktop, "light", fits)
 	ana.say("Only you shall know: the cake is in the oven.")
 	ben.until(shows(".message.private .text", "the cake"))
 	ana.until(shows(".message.private.own .text", "the cake"))
@@ -129,12 +129,12 @@ func look(ana, ben, zoe *tab) {
 	for _, p := range []*tab{ana, ben, zoe} {
 		p.until(shows(".message .text", "possibly comment"))
 	}
-	ana.picture("desktop-light", desktop, "light")
-	ana.picture("desktop-dark", desktop, "dark")
-	ben.picture("phone-light", phone, "light")
-	ben.picture("phone-dark", phone, "dark")
+	ana.picture("desktop-light", desktop, "light", fits)
+	ana.picture("desktop-dark", desktop, "dark", fits)
+	ben.picture("phone-light", phone, "light", fits)
+	ben.picture("phone-dark", phone, "dark", fits)
 	ben.click("#toggle")
-	ben.picture("phone-people", phone, "light")
+	ben.picture("phone-people", phone, "light", fits)
 	ben.press("Escape")
 	ben.until(`!document.getElementById("room").classList.contains("open")`)
 }
@@ -147,7 +147,7 @@ func scroll(ana, ben *tab) {
 	ana.until("!" + atEnd)
 	ben.say("Are you reading?")
 	ana.until(shows("#unread:not([hidden])", "1 new message") + ` && document.title === "(1) Chat" && !` + atEnd)
-	ana.picture("desktop-unread", desktop, "dark")
+	ana.picture("desktop-unread", desktop, "dark", fits)
 	ana.click("#unread")
 	ana.until(atEnd + ` && document.getElementById("unread").hidden && document.title === "Chat"`)
 }
@@ -159,7 +159,7 @@ func miss(ana, zoe *tab) {
 	ana.until(online(2))
 	ana.say("Good night!")
 	ana.until(shows(".message.failed", "Nobody here has that name."))
-	ana.picture("desktop-failed", desktop, "dark")
+	ana.picture("desktop-failed", desktop, "dark", fits)
 	ana.press("Escape")
 	ana.until(`document.getElementById("private").hidden`)
 }
@@ -175,8 +175,8 @@ func crash(s *server, ana, ben *tab) {
 		p.until(atEnd)
 	}
 	ana.until(shows("#countdown", "Next attempt in"))
-	ana.picture("desktop-lost", desktop, "light")
-	ben.picture("phone-lost", phone, "dark")
+	ana.picture("desktop-lost", desktop, "light", fits)
+	ben.picture("phone-lost", phone, "dark", fits)
 	s.start()
 	for _, p := range []*tab{ana, ben} {
 		p.until(connected)
@@ -210,12 +210,12 @@ var (
 	phone   = chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch)
 )
 
-// picture takes a screenshot, and sees that nothing sticks out of the page.
-func (p *tab) picture(name string, viewport chromedp.Action[chromedp.Void], scheme string) {
+// picture takes a screenshot, when the page is calm and these conditions hold.
+func (p *tab) picture(name string, viewport chromedp.Action[chromedp.Void], scheme string, conditions ...string) {
 	p.t.Helper()
 	p.do(viewport, command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
 	}))
-	p.until(calm + "&&" + fits)
+	p.until(strings.Join(append(conditions, calm), "&&"))
 	p.save(name)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A server is the chat's program, as anybody would start it.
+// A server is the program of an example, as anybody would start it.
 type server struct {
 	t       *testing.T
 	program string
@@ -25,12 +25,12 @@ type server struct {
 	process *exec.Cmd
 }
 
-func newServer(t *testing.T) *server {
+func newServer(t *testing.T, example string) *server {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM to end the server with")
 	}
-	s := &server{t: t, program: filepath.Join(t.TempDir(), "chat"), addr: freeAddr(t)}
-	build := exec.Command("go", "build", "-o", s.program, "./examples/chat")
+	s := &server{t: t, program: filepath.Join(t.TempDir(), example), addr: freeAddr(t)}
+	build := exec.Command("go", "build", "-o", s.program, "./examples/"+example)
 	build.Dir = filepath.Join("..", "..")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
