@@ -82,6 +82,9 @@ func (p *tab) pictures(name, condition string) {
 	for _, scheme := range []string{"light", "dark"} {
 		p.picture(name+"-desktop-"+scheme, desktop, scheme, fitsWide, condition)
 		p.picture(name+"-phone-"+scheme, phone, scheme, fitsWide, condition)
+		p.run(`document.getElementById("charts").scrollIntoView()`)
+		p.picture(name+"-phone-charts-"+scheme, phone, scheme, condition)
+		p.run(`scrollTo(0, 0)`)
 	}
 	p.do(desktop)
 }

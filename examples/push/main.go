@@ -52,7 +52,7 @@ func main() {
 	var err error
 	switch {
 	case *measuring:
-		err = measure(ctx, os.Stdout, *clients, *every, *window)
+		err = measure(ctx, os.Stdout, plan{*clients, *every, time.Second, 3 * time.Second, *window})
 	case *reporting:
 		ctx, cancel := context.WithCancel(ctx)
 		go func() {

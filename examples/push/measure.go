@@ -30,8 +30,14 @@ import (
 // one, and count the bytes of their connections, so that the server does not pay
 // for counting.
 
-// pollEvery is how often those who poll ask. It is the page's figure, too.
-const pollEvery = time.Second
+// A plan is what is measured.
+type plan struct {
+	clients int           // of each kind
+	every   time.Duration // how often there is an update
+	poll    time.Duration // how often those who poll ask; the page does it every second
+	settle  time.Duration // how long clients are left alone before they are measured
+	window  time.Duration // how long they are
+}
 
 // A kind is one of the four ways, as a client sees it.
 type kind struct {
@@ -43,11 +49,13 @@ type kind struct {
 	pause  time.Duration // between an answer and the next request
 }
 
-var kinds = []kind{
-	{"polling, every second", "/poll", ask, "*/*", pollEvery},
-	{"long polling", "/long", ask, "*/*", 0},
-	{"Server-Sent Events", "/events", listen, "text/event-stream", 0},
-	{"WebSocket", "/ws", converse, "", 0},
+func kinds(poll time.Duration) []kind {
+	return []kind{
+		{"polling, every " + poll.String(), "/poll", ask, "*/*", poll},
+		{"long polling", "/long", ask, "*/*", 0},
+		{"Server-Sent Events", "/events", listen, "text/event-stream", 0},
+		{"WebSocket", "/ws", converse, "", 0},
+	}
 }
 
 // browser is what Chromium sends with a request of a page's script, besides Host
@@ -176,9 +184,9 @@ type arrival struct {
 }
 
 // gather connects clients, evenly spread over the time between two polls.
-func gather(ctx context.Context, k kind, url string, clients int) (*crowd, error) {
+func gather(ctx context.Context, k kind, url string, p plan) (*crowd, error) {
 	c := new(crowd)
-	for range clients {
+	for range p.clients {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			c.disperse()
@@ -194,7 +202,7 @@ func gather(ctx context.Context, k kind, url string, clients int) (*crowd, error
 				c.err = fmt.Errorf("%s: a client has ended: %w", k.name, err)
 			}
 		})
-		if err := pause(ctx, pollEvery/time.Duration(clients)); err != nil {
+		if err := pause(ctx, p.poll/time.Duration(p.clients)); err != nil {
 			c.disperse()
 			return nil, err
 		}
@@ -326,18 +334,18 @@ type result struct {
 }
 
 // measure compares the kinds, one after the other, each with a server of its own.
-func measure(ctx context.Context, out io.Writer, clients int, every, window time.Duration) error {
+func measure(ctx context.Context, out io.Writer, p plan) error {
 	if _, err := cpuTime(); err != nil {
 		return err
 	}
-	if clients < 1 || every <= 0 || window < every {
+	if p.clients < 1 || p.every <= 0 || p.window < p.every {
 		return errors.New("there is nothing to measure: no clients, or no time")
 	}
-	fmt.Fprintf(out, "%d clients of each kind, an update every %v, %v for each kind after %v to settle.\n%s\n\n",
-		clients, every, window, settle, machine())
+	fmt.Fprintf(out, "%d clients of each kind, an update every %v, looked at for %v after %v to settle.\n%s\n\n",
+		p.clients, p.every, p.window, p.settle, machine())
 	var results []result
-	for _, k := range kinds {
-		r, err := measureKind(ctx, k, clients, every, window)
+	for _, k := range kinds(p.poll) {
+		r, err := p.measure(ctx, k)
 		if err != nil {
 			return err
 		}
@@ -346,11 +354,9 @@ func measure(ctx context.Context, out io.Writer, clients int, every, window time
 	return table(out, results)
 }
 
-// settle is how long clients are left alone before they are measured.
-const settle = 3 * time.Second
-
-func measureKind(ctx context.Context, k kind, clients int, every, window time.Duration) (r result, err error) {
-	s, err := start(ctx, every)
+// measure measures one kind.
+func (p plan) measure(ctx context.Context, k kind) (r result, err error) {
+	s, err := start(ctx, p.every)
 	if err != nil {
 		return r, err
 	}
@@ -359,12 +365,12 @@ func measureKind(ctx context.Context, k kind, clients int, every, window time.Du
 	if err != nil {
 		return r, err
 	}
-	c, err := gather(ctx, k, s.url, clients)
+	c, err := gather(ctx, k, s.url, p)
 	if err != nil {
 		return r, err
 	}
 	defer c.disperse()
-	if err := pause(ctx, settle); err != nil {
+	if err := pause(ctx, p.settle); err != nil {
 		return r, err
 	}
 	begin, err := s.ask("figures")
@@ -372,7 +378,7 @@ func measureKind(ctx context.Context, k kind, clients int, every, window time.Du
 		return r, err
 	}
 	carried := c.bytes.Load()
-	if err := pause(ctx, window); err != nil {
+	if err := pause(ctx, p.window); err != nil {
 		return r, err
 	}
 	end, err := s.ask("figures")
@@ -384,35 +390,52 @@ func measureKind(ctx context.Context, k kind, clients int, every, window time.Du
 	if err != nil {
 		return r, err
 	}
-	if err := pause(ctx, 2*pollEvery); err != nil { // what is under way arrives
+	updates, took, err := c.await(ctx, begin.Now, end.Now)
+	if err != nil {
 		return r, err
 	}
+	slices.Sort(took)
+	n := updates * p.clients
+	return result{
+		kind: k.name, updates: updates, share: float64(len(took)) / float64(n),
+		cpu:    (end.CPU - begin.CPU) / time.Duration(n),
+		memory: (crowded.Memory - alone.Memory) / int64(p.clients),
+		bytes:  float64(carried) / float64(n),
+		p50:    took[len(took)/2], p99: took[len(took)*99/100],
+	}, nil
+}
 
+// await returns how many updates were published between two times, and how long
+// they took to all clients. Those that are under way have some seconds to arrive.
+func (c *crowd) await(ctx context.Context, begin, end int64) (int, []time.Duration, error) {
+	for range 100 {
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return 0, nil, err
+		}
+		updates, took, err := c.between(begin, end)
+		if err != nil || len(took) > 0 && len(took) == updates*len(c.conns) {
+			return updates, took, err
+		}
+	}
+	updates, took, err := c.between(begin, end)
+	if err == nil && len(took) == 0 {
+		err = errors.New("no update has arrived")
+	}
+	return updates, took, err
+}
+
+func (c *crowd) between(begin, end int64) (int, []time.Duration, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return r, c.err
-	}
 	var took []time.Duration
 	updates := make(map[int64]bool)
 	for _, a := range c.arrived {
-		if begin.Now <= a.quote && a.quote < end.Now {
+		if begin <= a.quote && a.quote < end {
 			updates[a.quote] = true
 			took = append(took, a.took)
 		}
 	}
-	if len(took) == 0 {
-		return r, fmt.Errorf("%s: nothing has arrived", k.name)
-	}
-	slices.Sort(took)
-	n := len(updates) * clients
-	return result{
-		kind: k.name, updates: len(updates), share: float64(len(took)) / float64(n),
-		cpu:    (end.CPU - begin.CPU) / time.Duration(n),
-		memory: (crowded.Memory - alone.Memory) / int64(clients),
-		bytes:  float64(carried) / float64(n),
-		p50:    took[len(took)/2], p99: took[len(took)*99/100],
-	}, nil
+	return len(updates), took, c.err
 }
 
 // table prints the results, in Markdown.

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const page = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
 
 const span = 60_000;         // milliseconds that the charts show
+const smooth = 3_000;        // and those that a median is of
 const pollEvery = 1000;
 const patience = 35_000;     // for a word of the server, which has one every 25 s
 const firstDelay = 400, longestDelay = 8_000;
@@ -71,9 +72,9 @@ function converse(feed) {
 
 const kinds = [
   { id: "poll", path: "/poll", name: "Polling", how: "Asks every second", open: ask("poll", pollEvery) },
-  { id: "long", path: "/long", name: "Long polling", how: "Asks, and is answered with the next quote", open: ask("long", 0) },
-  { id: "sse", path: "/events", name: "Server-Sent Events", how: "One answer that does not end", open: listen },
-  { id: "ws", path: "/ws", name: "WebSocket", how: "One connection, a frame for each quote", open: converse },
+  { id: "long", path: "/long", name: "Long polling", how: "Asks, and waits for the next quote", open: ask("long", 0) },
+  { id: "sse", path: "/events", name: "Server-Sent Events", how: "One answer, which does not end", open: listen },
+  { id: "ws", path: "/ws", name: "WebSocket", how: "One socket, a frame for each quote", open: converse },
 ];
 
 // A Feed is one kind at work.
@@ -213,7 +214,7 @@ class Pane {
   prices = new Map();
 
   constructor(kind) {
-    this.state = element("p", "state", "Connecting");
+    this.state = element("p", "state", nothing);
     this.latency = element("p", "latency", nothing);
     this.requests = element("dd", "requests", nothing);
     this.perQuote = element("dd", "bytes", nothing);
@@ -222,7 +223,7 @@ class Pane {
     this.box = element("article", "",
       element("div", "top", element("h2", "", kind.name), this.state),
       element("p", "how", kind.how),
-      this.latency, element("p", "", "median latency, last 30 s"),
+      this.latency, element("p", "", "median latency of 30 s"),
       element("dl", "",
         element("div", "", element("dt", "", "Requests"), this.requests),
         element("div", "", element("dt", "", "Bytes per quote"), this.perQuote)),
@@ -248,7 +249,7 @@ class Pane {
 
   draw(feed) {
     this.box.classList.toggle("live", feed.live);
-    show(this.state, feed.live ? "Live" : paused() ? "Paused" : "Connecting");
+    show(this.state, feed.live ? "Live" : running ? "Offline" : "Paused");
     show(this.latency, milliseconds(feed.median()));
     show(this.requests, feed.total ? whole(feed.total.requests) : nothing);
     show(this.perQuote, amount(feed.perQuote));
@@ -263,7 +264,7 @@ function shape(parent, tag, attributes = {}, text = "") {
   return e;
 }
 
-const margin = { left: 46, right: 58, top: 8, bottom: 22 };
+const margin = { left: 54, right: 58, top: 8, bottom: 22 };
 
 // A Chart shows one figure of all kinds over the last minute.
 class Chart {
@@ -271,8 +272,9 @@ class Chart {
   height = 0;
   top = 0; // of its scale
 
-  // o: points(feed), value(feed) at the right end, label(y), scale(max) is
-  // {top, ticks}, bottom, log, dots
+  // o has points(feed); value(feed) for the right end, and its text; scale(max),
+  // and the label of a tick; for a logarithmic one log and bottom; and whether to
+  // show each point, and a line for the median.
   constructor(id, o) {
     Object.assign(this, o);
     this.svg = shape($(id), "svg", { role: "img", "aria-label": $(id).querySelector("h2").textContent });
@@ -282,7 +284,7 @@ class Chart {
       const g = shape(this.plot, "g", { "data-kind": f.id });
       return [f, {
         dots: shape(g, "path", { class: "dots" }),
-        line: shape(g, "path", { class: this.dots || f.id !== "sse" ? "line" : "line wide" }),
+        line: shape(g, "path", { class: id === "requests" && f.id === "sse" ? "line wide" : "line" }),
         value: shape(this.svg, "text", { class: "value", "data-kind": f.id }),
       }];
     }));
@@ -315,9 +317,9 @@ class Chart {
       shape(this.grid, "line", { class: v === ticks[0] ? "axis" : "grid", x1: margin.left, x2: margin.left + this.w, y1: y, y2: y });
       shape(this.grid, "text", { x: margin.left - 7, y: y + 4, "text-anchor": "end" }, this.label(v));
     }
-    for (const [s, anchor] of [[60, "start"], [45], [30], [15], [0, "end"]]) {
+    for (const s of [60, 45, 30, 15, 0]) {
       const x = margin.left + this.w * (1 - (s * 1000) / span);
-      shape(this.grid, "text", { x, y: this.height - 6, "text-anchor": anchor ?? "middle" }, s === 0 ? "now" : s === 60 ? "60 s ago" : `${s} s`);
+      shape(this.grid, "text", { x, y: this.height - 6, "text-anchor": "middle" }, s ? `−${s} s` : "now");
     }
   }
 
@@ -333,14 +335,15 @@ class Chart {
       const points = this.points(f);
       let d = "", before = -Infinity;
       points.forEach((p, i) => {
-        const v = this.dots ? middle(points.slice(Math.max(0, i - 7), i + 1).map((p) => p.y)) : p.y;
+        if (points[i + 1]?.x === p.x) return; // it has come together with others
+        const v = this.dots ? middle(points.filter((q) => q.x <= p.x && q.x > p.x - smooth).map((q) => q.y)) : p.y;
         d += `${p.x - before > 5000 ? "M" : "L"}${x(p)} ${y(v)}`;
         before = p.x;
       });
       line.setAttribute("d", d);
       if (this.dots) dots.setAttribute("d", points.map((p) => `M${x(p)} ${y(p.y)}h0`).join(""));
       const v = this.value(f);
-      show(value, Number.isNaN(v) ? "" : this.label(v));
+      show(value, Number.isNaN(v) ? "" : this.text(v));
       if (!Number.isNaN(v)) ends.push({ value, y: margin.top + this.y(v) + 4 });
     }
     // Values at the right end keep a distance.
@@ -363,10 +366,13 @@ function decades(max) {
 
 // even is a scale from 0 with round steps.
 function even(max) {
-  const rough = Math.max(max, 8) / 4, unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * [1, 2, 2.5, 5, 10].find((n) => n * unit >= rough);
-  return { top: 4 * step, ticks: [0, 1, 2, 3, 4].map((n) => n * step) };
+  const rough = Math.max(max, 4) / 4, unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find((n) => n * unit >= rough);
+  const n = Math.max(2, Math.ceil(max / step));
+  return { top: n * step, ticks: Array.from({ length: n + 1 }, (_, i) => i * step) };
 }
+
+const short = (s) => s.replace(/\.0(?= )/, "");
 
 /* At work. */
 
@@ -376,11 +382,11 @@ let since = 0; // of the server's counters
 
 const charts = [
   new Chart("latency", {
-    points: (f) => f.latencies, value: (f) => f.median(), log: true, bottom: 0.1, dots: true, scale: decades,
-    label: (v) => (v === 0.1 ? "0.1 ms" : milliseconds(v).replace(/\.0(?= m?s)/, "")),
+    points: (f) => f.latencies, value: (f) => f.median(), text: milliseconds, dots: true,
+    scale: decades, label: (v) => short(milliseconds(v)), log: true, bottom: 0.1,
   }),
-  new Chart("requests", { points: (f) => f.requests, value: (f) => f.total?.requests ?? NaN, scale: even, label: whole }),
-  new Chart("bytes", { points: (f) => f.bytes, value: (f) => f.total?.bytes ?? NaN, scale: even, label: (v) => (v ? amount(v).replace(/\.0(?= )/, "") : "0") }),
+  new Chart("requests", { points: (f) => f.requests, value: (f) => f.total?.requests ?? NaN, text: whole, scale: even, label: whole }),
+  new Chart("bytes", { points: (f) => f.bytes, value: (f) => f.total?.bytes ?? NaN, text: amount, scale: even, label: (v) => (v ? short(amount(v)) : "0") }),
 ];
 
 for (const k of kinds) {
@@ -412,8 +418,6 @@ async function stats() {
 }
 
 let running = false, held = false, asked = 0, ticking, asking;
-
-const paused = () => !running;
 
 async function keepAsking() {
   clearTimeout(asking);
