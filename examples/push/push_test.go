@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -217,11 +218,56 @@ func TestFarBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := open(t)
 		var all []string
-		for _, n := range []int{kept - 1, 2, 3 * kept} {
+		for _, n := range []int{kept - 1, 2, kept - 1, 1, 3 * kept} {
 			all = append(all, p.publish(n)...)
 			require.Equal(t, "["+strings.Join(all[max(0, len(all)-kept):], ",")+"]", p.body("/poll"))
 		}
 		require.LessOrEqual(t, cap(p.feed.quotes), 2*kept)
+	})
+}
+
+// Who comes while quotes are published misses none, and gets none twice.
+func TestComesMeanwhile(t *testing.T) {
+	for _, k := range kinds(time.Second) {
+		for range 20 {
+			synctest.Test(t, func(t *testing.T) {
+				p := open(t)
+				var want []string
+				var ended sync.WaitGroup
+				ended.Go(func() {
+					for range kept / 2 {
+						want = append(want, p.publish(1)...)
+						runtime.Gosched()
+					}
+				})
+				var readers []*reader
+				for range 4 {
+					readers = append(readers, p.read(k))
+				}
+				ended.Wait()
+				time.Sleep(2 * time.Second)
+				for _, r := range readers {
+					require.Equal(t, want, r.got(), k.name)
+				}
+			})
+		}
+	}
+}
+
+// Those who wait are told when the server goes.
+func TestShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := open(t)
+		events := p.get("/events")
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			synctest.Wait()
+			p.shutdown()
+		})
+		require.Equal(t, http.StatusServiceUnavailable, p.get("/long").StatusCode)
+		_, err := io.ReadAll(events.Body)
+		require.NoError(t, err, "the answer is whole")
+		ended.Wait()
 	})
 }
 
@@ -331,7 +377,7 @@ func TestBadRequests(t *testing.T) {
 func TestBytesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := open(t)
-		p.publish(20)
+		last := published([]byte(p.publish(20)[19]))
 		type figures struct{ Requests, In, Out int64 }
 		var want struct{ Kinds map[string]figures }
 		stats := func() {
@@ -356,11 +402,25 @@ func TestBytesAreCounted(t *testing.T) {
 			stats()
 		}
 
+		// What is read after an upgrade counts at once.
+		n := new(atomic.Int64)
+		peer := wstest.NewPeer(t, tapped{p.dial(), n}, wstest.Client)
+		peer.Dial(fmt.Sprintf("/ws?page=me&after=%d", last))
+		before := n.Load()
+		peer.SendFrames(wstest.Frame{Op: websocket.OpPing, Payload: "hello"})
+		peer.Expect(wstest.Frame{Op: websocket.OpPong, Payload: "hello"})
+		require.Equal(t, before+2*2+4+2*5, n.Load())
+		synctest.Wait()
+		var got struct{ Kinds map[string]figures }
+		require.NoError(t, json.Unmarshal([]byte(p.body("/stats?page=me")), &got))
+		require.Equal(t, n.Load(), got.Kinds["/ws"].In+got.Kinds["/ws"].Out)
+		peer.Close()
+
 		ends := make(map[string]*atomic.Int64)
 		for _, k := range kinds(0)[2:] {
 			n := new(atomic.Int64)
 			ends[k.path] = n
-			k.path += "?page=me&and=" // what follows does not matter
+			k.path += "?page=you&and=" // what follows does not matter
 			c := tapped{p.dial(), n}
 			var ended sync.WaitGroup
 			ended.Go(func() { k.follow(c, k, "http://"+host, func([]byte) {}) })
@@ -372,8 +432,7 @@ func TestBytesAreCounted(t *testing.T) {
 		synctest.Wait()
 		p.publish(5)
 		synctest.Wait()
-		var got struct{ Kinds map[string]figures }
-		require.NoError(t, json.Unmarshal([]byte(p.body("/stats?page=me")), &got))
+		require.NoError(t, json.Unmarshal([]byte(p.body("/stats?page=you")), &got))
 		for path, n := range ends {
 			f := got.Kinds[path]
 			require.Equal(t, int64(1), f.Requests, path)

@@ -5,7 +5,8 @@ const $ = (id) => document.getElementById(id);
 const page = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
 
 const span = 60_000;         // milliseconds that the charts show
-const smooth = 3_000;        // and those that a median is of
+const smooth = 3_000;        // those that a median in them is of
+const recent = 30_000;       // and the median that stands for now
 const pollEvery = 1000;
 const patience = 35_000;     // for a word of the server, which has one every 25 s
 const firstDelay = 400, longestDelay = 8_000;
@@ -84,7 +85,7 @@ class Feed {
   count = 0;        // quotes that have come
   latest = {};      // symbol: time of its last quote
   last = 0;         // time of the last quote
-  latencies = [];   // {x: when it came, y: milliseconds}, of the last minute
+  latencies = [];   // {x: when it came, y: milliseconds, middle: the median then}, of the last minute
   requests = [];    // {x, y}, of the last minute
   bytes = [];
   perQuote = NaN;   // bytes
@@ -132,6 +133,8 @@ class Feed {
       if (q.t / 1000 >= this.since) this.latencies.push({ x, y: x + clock.offset - q.t / 1000 });
       this.pane.price(q.s, q.p);
     }
+    const newest = this.latencies.at(-1);
+    if (newest?.x === x) newest.middle = this.median(smooth);
     this.live = true;
     this.attempts = 0;
     this.watch();
@@ -159,10 +162,11 @@ class Feed {
     if (this.count) this.perQuote = this.total.bytes / this.count;
   }
 
-  // median is that of the last 30 s.
-  median() {
-    const from = performance.now() - 30_000;
-    return middle(this.latencies.filter((p) => p.x > from).map((p) => p.y));
+  // median is that of the latencies of a time that has just passed.
+  median(time) {
+    const from = performance.now() - time;
+    const values = this.latencies.filter((p) => p.x > from).map((p) => p.y).sort((a, b) => a - b);
+    return values.length ? values[values.length >> 1] : NaN;
   }
 
   forget(before) {
@@ -170,12 +174,6 @@ class Feed {
       while (points.length > 1 && points[1].x < before) points.shift();
     }
   }
-}
-
-function middle(values) {
-  if (values.length === 0) return NaN;
-  values.sort((a, b) => a - b);
-  return values[values.length >> 1];
 }
 
 /* What is seen. */
@@ -250,7 +248,7 @@ class Pane {
   draw(feed) {
     this.box.classList.toggle("live", feed.live);
     show(this.state, feed.live ? "Live" : running ? "Offline" : "Paused");
-    show(this.latency, milliseconds(feed.median()));
+    show(this.latency, milliseconds(feed.median(recent)));
     show(this.requests, feed.total ? whole(feed.total.requests) : nothing);
     show(this.perQuote, amount(feed.perQuote));
   }
@@ -334,12 +332,12 @@ class Chart {
     for (const [f, { dots, line, value }] of this.lines) {
       const points = this.points(f);
       let d = "", before = -Infinity;
-      points.forEach((p, i) => {
-        if (points[i + 1]?.x === p.x) return; // it has come together with others
-        const v = this.dots ? middle(points.filter((q) => q.x <= p.x && q.x > p.x - smooth).map((q) => q.y)) : p.y;
+      for (const p of points) {
+        const v = this.dots ? p.middle : p.y;
+        if (v === undefined) continue; // it came together with others
         d += `${p.x - before > 5000 ? "M" : "L"}${x(p)} ${y(v)}`;
         before = p.x;
-      });
+      }
       line.setAttribute("d", d);
       if (this.dots) dots.setAttribute("d", points.map((p) => `M${x(p)} ${y(p.y)}h0`).join(""));
       const v = this.value(f);
@@ -382,7 +380,7 @@ let since = 0; // of the server's counters
 
 const charts = [
   new Chart("latency", {
-    points: (f) => f.latencies, value: (f) => f.median(), text: milliseconds, dots: true,
+    points: (f) => f.latencies, value: (f) => f.median(recent), text: milliseconds, dots: true,
     scale: decades, label: (v) => short(milliseconds(v)), log: true, bottom: 0.1,
   }),
   new Chart("requests", { points: (f) => f.requests, value: (f) => f.total?.requests ?? NaN, text: whole, scale: even, label: whole }),
