@@ -38,10 +38,7 @@ type outbox struct {
 	buf    *buffer       // encoded frames that wait; nil if none: an idle connection has no write buffer
 	held   *buffer       // messages that wait for a streaming Writer to close
 	fly    *buffer       // the batch under way, or the rest of one that the transport did not take
-	off    int           // bytes of fly that are out
-	since  time.Duration // when the transport began to dawdle over what it has of fly, since epoch; 0 if it does not
 	last   uint64        // frames ever added to buf
-	end    uint64        // the last of those in fly
 	done   uint64        // the last of those that are out
 	usual  int32         // the size of the last batch: the next buffer has room for it
 	line   int32         // how many are in until: they write what waits
@@ -50,7 +47,6 @@ type outbox struct {
 	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
 	kicked bool          // a goroutine is flushing what was posted
 	stream bool          // a streaming Writer owns the message slot
-	pong   int           // where in buf the pong that waits begins, plus 1; 0 if none waits
 	turn   chan struct{} // closed when a batch has moved; made only if somebody waits
 
 	closed   bool  // a close frame was queued: nothing follows it
@@ -59,6 +55,14 @@ type outbox struct {
 	cut      bool  // the transport is closed
 	err      error // why nothing can be sent any more; sticky
 	why      error // what broke the transport, or ended it: nothing is written any more
+}
+
+// A batch is what an outbox knows of a buffer.
+type batch struct {
+	pong  int           // where the pong that waits begins, plus 1; 0 if none waits
+	off   int           // bytes that are out
+	end   uint64        // the number of the last frame
+	since time.Duration // when the transport began to dawdle over what it has, since epoch; 0 if it does not
 }
 
 // keys makes masking keys that nobody can predict (RFC 6455 section 10.3).
@@ -295,23 +299,23 @@ func (o *outbox) post(op Opcode) bool {
 func (o *outbox) answer(payload []byte, patience time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.busy && o.pong > 0 && patience > 0 {
+	if o.busy && o.pongWaits() && patience > 0 {
 		o.waitFor(context.Background(), patience)
 	}
 	if o.err != nil {
 		return
 	}
-	if (o.busy || o.stuck) && o.pong > 0 {
-		b, at := o.buf.b, o.pong-1
+	if (o.busy || o.stuck) && o.pongWaits() {
+		b, at := o.buf.b, o.buf.pong-1
 		h, n := ParseHeader(b[at:])
 		o.buf.b = append(b[:at], b[at+n+int(h.Len):]...)
 	}
-	o.pong = 1
-	if o.buf != nil {
-		o.pong += len(o.buf.b)
-	}
+	at := o.buf.size()
 	o.add(Header{Fin: true, Opcode: OpPong}, payload)
+	o.buf.pong = at + 1
 }
+
+func (o *outbox) pongWaits() bool { return o.buf != nil && o.buf.pong > 0 }
 
 // goodbye queues the close frame, unless there is one already, and tells
 // whether it did. The first cause becomes the error of all later calls.
@@ -455,7 +459,7 @@ func (o *outbox) left() time.Duration {
 	if o.config.WriteTimeout <= 0 {
 		return 0
 	}
-	return max(o.config.WriteTimeout-(sinceEpoch()-o.since), 1)
+	return max(o.config.WriteTimeout-(sinceEpoch()-o.fly.since), 1)
 }
 
 // drain is what a kicked goroutine does: it flushes until nothing waits.
@@ -508,9 +512,9 @@ func (o *outbox) try(tail []byte) {
 	o.mu.Lock()
 	o.busy = false
 	o.wake()
-	if o.off = n; n == len(b.b) && k == len(tail) {
+	if b.off = n; n == len(b.b) && k == len(tail) {
+		o.fly, o.done = nil, b.end
 		b.release()
-		o.fly, o.done = nil, o.end
 		return
 	}
 	o.fly = b.grow(len(tail) - k)
@@ -519,7 +523,7 @@ func (o *outbox) try(tail []byte) {
 
 // launch begins a batch.
 func (o *outbox) launch() {
-	o.off, o.end, o.pong = 0, o.last, 0
+	o.fly.end = o.last
 	o.usual = int32(min(len(o.fly.b), large))
 }
 
@@ -530,27 +534,29 @@ func (o *outbox) batch(ctx context.Context, tail []byte) error {
 		o.fly, o.buf = o.buf, nil
 		o.launch()
 	}
+	b := o.fly
 	o.busy = true
 	o.mu.Unlock()
-	n, err := o.send(ctx, o.fly.b[o.off:], tail)
+	n, err := o.send(ctx, b.b[b.off:], tail)
 	o.mu.Lock()
 	o.busy = false
-	was := o.off
-	o.off += n
+	was := b.off
+	b.off += n
 	if n > 0 || err == nil || errors.Is(err, syscall.EAGAIN) {
 		o.wake()
 	}
 	if err != nil && !o.cut && errors.Is(err, syscall.EAGAIN) {
 		o.stuck = true
-		if o.since == 0 || was/maxWrite != o.off/maxWrite {
-			o.since = sinceEpoch()
+		if b.since == 0 || was/maxWrite != b.off/maxWrite {
+			b.since = sinceEpoch()
 		}
 		return err
 	}
-	o.fly.release()
-	o.fly, o.since = nil, 0
+	end := b.end
+	b.release()
+	o.fly = nil
 	if err == nil {
-		o.done = o.end
+		o.done = end
 		return nil
 	}
 	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {

@@ -14,7 +14,10 @@ const (
 )
 
 // A buffer is borrowed for as long as there is something in it.
-type buffer struct{ b []byte }
+type buffer struct {
+	b []byte
+	batch // if it is an outbox's
+}
 
 var pools [maxBuffer - minBuffer + 1]sync.Pool
 
@@ -22,12 +25,12 @@ var pools [maxBuffer - minBuffer + 1]sync.Pool
 func borrow(n int) *buffer {
 	class := max(bits.Len(uint(max(n, 1)-1)), minBuffer)
 	if class > maxBuffer {
-		return &buffer{make([]byte, 0, n)}
+		return &buffer{b: make([]byte, 0, n)}
 	}
 	if b, ok := pools[class-minBuffer].Get().(*buffer); ok {
 		return b
 	}
-	return &buffer{make([]byte, 0, 1<<class)}
+	return &buffer{b: make([]byte, 0, 1<<class)}
 }
 
 // release gives b back. Nothing may refer to its memory any more. A nil b is
@@ -41,7 +44,7 @@ func (b *buffer) release() {
 	if class < minBuffer || class > maxBuffer || cap(b.b) != 1<<class {
 		return
 	}
-	b.b = b.b[:0]
+	b.b, b.batch = b.b[:0], batch{}
 	pools[class-minBuffer].Put(b)
 }
 
@@ -67,7 +70,7 @@ func (b *buffer) larger(n int) *buffer {
 		return borrow(n)
 	}
 	g := borrow(max(2*cap(b.b), len(b.b)+n))
-	g.b = append(g.b, b.b...)
+	g.b, g.batch = append(g.b, b.b...), b.batch
 	b.release()
 	return g
 }
