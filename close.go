@@ -305,7 +305,8 @@ func (c *Conn) discard() {
 		return
 	}
 	defer c.leave()
-	c.in, c.lent, c.msg, c.whole = nil, nil, nil, false
+	c.in, c.msg, c.whole = nil, nil, false
+	c.lent.forget()
 	for !c.over.Load() {
 		if _, err := c.step(); err != nil {
 			return

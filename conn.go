@@ -100,11 +100,10 @@ type Conn struct {
 
 	// The way in: of the goroutine that reads.
 	machine machine
-	watch   watch
-	raw     *socket   // waits without a buffer; nil if nc is not a bare socket
+	watch   *watch
 	in      *buffer   // what was read last
 	rest    []byte    // the end of it that is yet to be parsed
-	lent    []byte    // what Next or Feed lent
+	lent    loan      // what Next or Feed lent
 	msg     *buffer   // a message in several pieces, so far
 	zip     *inflater // nil without compression
 	stream  *messageReader
@@ -116,6 +115,7 @@ type Conn struct {
 	ponged  bool // a pong was queued
 	opened  bool // Feed has called Handler.Open
 	ended   bool // Feed has called Handler.Close
+	owes    bool // the peer that is fed must go on: stall says by when
 
 	reading atomic.Bool  // a goroutine is in a reading call
 	calling atomic.Bool  // a callback runs
@@ -124,16 +124,12 @@ type Conn struct {
 	fed     atomic.Bool  // input comes by Feed
 	over    atomic.Bool  // nothing will be read any more
 	heard   atomic.Int64 // when the peer was last heard, since epoch
-	due     atomic.Int64 // when a peer that is fed must have gone on, since epoch; 0 if it owes nothing
-	timed   atomic.Bool  // progress will look at due
 
 	// The way out, with the one lock.
 	out     outbox
-	pinger  pinger
-	closing *time.Timer // ends a closing handshake that takes too long; under out.mu
-	stall   *time.Timer // calls progress; under out.mu
-	ctx     context.Context
-	cancel  context.CancelCauseFunc // nil until somebody asks for ctx; under out.mu
+	pinger  atomic.Pointer[pinger] // nil without keepalive, until the first Ping
+	closing *time.Timer            // ends a closing handshake that takes too long; under out.mu
+	stall   *stall                 // nil if nobody has to look; under out.mu
 }
 
 // NewConn returns a connection that speaks WebSocket over nc, after a handshake
@@ -153,17 +149,15 @@ func newConn(nc net.Conn, p Params, config *Config, base context.Context) *Conn 
 	if e, ok := nc.(*earlyConn); ok {
 		c.rest, nc = e.early, e.Conn
 	}
-	if base != nil {
-		c.ctx, c.cancel = context.WithCancelCause(base)
-	}
 	c.on.nc = nc
-	c.raw = newSocket(nc)
+	if base != nil {
+		c.on.life.Store(newLifetime(base))
+	}
 	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
 	c.compress(p)
-	c.on.own, c.watch.on = c.ctx, &c.on
 	o := &c.out
-	o.config, o.client, o.raw = c.config, p.Client, c.raw
-	o.watch.on, o.watch.write = &c.on, true
+	o.config, o.client, o.on, o.raw = c.config, p.Client, &c.on, newSocket(nc)
+	c.watch, o.watch = c.on.watches()
 	c.startKeepAlive()
 	return c
 }
@@ -181,13 +175,15 @@ func (c *Conn) Context() context.Context {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if c.ctx == nil {
-		c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	life := c.on.life.Load()
+	if life == nil {
+		life = newLifetime(context.Background())
+		c.on.life.Store(life)
 		if o.cut {
-			c.cancel(o.err)
+			life.cancel(o.err)
 		}
 	}
-	return c.ctx
+	return life.ctx
 }
 
 // Read returns the next message, which is the caller's to keep.
@@ -205,7 +201,8 @@ func (c *Conn) Read(ctx context.Context) (Message, error) {
 // keep returns what is lent as the caller's own.
 func (c *Conn) keep(p []byte) []byte {
 	if c.whole && cap(p)-len(p) <= len(p)/4 {
-		c.msg, c.whole, c.lent = nil, false, nil // collected in memory that fits: hand it over
+		c.msg, c.whole = nil, false // collected in memory that fits: hand it over
+		c.lent.forget()
 		return p
 	}
 	data := make([]byte, len(p))
@@ -249,7 +246,7 @@ func (c *Conn) read(ctx context.Context, m *Message, keep bool) error {
 func (c *Conn) advance(m *Message) (ok bool, err error) {
 	for {
 		if ok, err = c.quick(m); ok {
-			c.lent = m.Data
+			c.lent.of(m.Data)
 			c.sendPongs()
 			return true, nil
 		}
@@ -384,27 +381,27 @@ func (c *Conn) end(why error) error {
 	c.over.Store(true)
 	first := o.shut(why)
 	o.mu.Lock()
-	err, cancel, closing, stall := o.err, c.cancel, c.closing, c.stall
+	err, life, closing, stall := o.err, c.on.life.Load(), c.closing, c.stall
 	o.mu.Unlock()
 	if !first {
 		return err
 	}
 	if c.within.Load() {
-		c.raw.hangUp()
+		c.out.raw.hangUp()
 	} else {
 		closeTransport(c.on.nc)
 	}
-	c.pinger.stop()
+	c.pinger.Load().stop()
 	if closing != nil {
 		closing.Stop()
 	}
 	if stall != nil {
-		stall.Stop()
+		stall.timer.Stop()
 	}
 	c.watch.disarm()
 	o.watch.disarm()
-	if cancel != nil {
-		cancel(err)
+	if life != nil {
+		life.cancel(err)
 	}
 	return err
 }
@@ -496,10 +493,7 @@ func (c *Conn) isClosing() bool {
 
 // reclaim ends the loan of the last message.
 func (c *Conn) reclaim() {
-	if c.lent != nil {
-		poison(c.lent)
-		c.lent = nil
-	}
+	c.lent.end()
 	if c.whole {
 		c.msg.release()
 		c.msg, c.whole = nil, false
@@ -525,7 +519,7 @@ func (c *Conn) step() (piece, error) {
 			if err := c.call(c.config.OnPong, p.data); err != nil {
 				return piece{}, err
 			}
-			c.pinger.pong(p.data)
+			c.pinger.Load().pong(p.data)
 		case OpClose:
 			return piece{}, c.goodbye(p.data)
 		case OpText, OpBinary:
@@ -558,7 +552,7 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 			return m, false, err
 		}
 	case p.first && p.last:
-		c.lent = p.data
+		c.lent.of(p.data)
 		return Message{Type: MessageType(p.op), Data: p.data}, true, nil
 	case c.inPlace(p.data):
 		c.msg.b = c.msg.b[:len(c.msg.b)+len(p.data)]
@@ -570,7 +564,7 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 	if !c.whole {
 		return m, false, nil
 	}
-	c.lent = c.msg.b
+	c.lent.of(c.msg.b)
 	return Message{Type: c.kind, Data: c.msg.b}, true, nil
 }
 
@@ -697,7 +691,7 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 		if patience > 0 {
 			begun = sinceEpoch()
 		}
-		if r := c.raw; r != nil {
+		if r := c.out.raw; r != nil {
 			n, err = r.read(c, p)
 		} else if p == nil {
 			n, err = c.on.nc.Read(c.input())

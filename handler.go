@@ -70,8 +70,8 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 	if err = c.begin(ctx); err != nil {
 		return err
 	}
-	if c.raw != nil {
-		c.raw.serve(ctx, h)
+	if c.out.raw != nil {
+		c.out.raw.serve(ctx, h)
 	}
 	for err == nil {
 		if len(c.rest) > 0 {
@@ -81,8 +81,8 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 			err = c.fill(ctx)
 		}
 	}
-	if c.raw != nil {
-		c.raw.serve(nil, nil)
+	if c.out.raw != nil {
+		c.out.raw.serve(nil, nil)
 		if c.over.Load() {
 			c.on.nc.Close() // end may have left it to this goroutine
 		}
@@ -184,7 +184,9 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	if c.machine.midway() {
 		c.waited(len(p), now-time.Duration(c.heard.Load()))
 	}
-	c.due.Store(0)
+	if c.owes {
+		c.gone()
+	}
 	c.heard.Store(int64(now))
 	c.rest = early
 	err := c.eat(h)
@@ -204,46 +206,53 @@ func (c *Conn) feed(p []byte, h *Handler) error {
 	return err
 }
 
+// A stall is how a peer that is fed, and owes something, is waited for.
+type stall struct {
+	due   time.Duration // when it must have gone on, since epoch; 0 if it owes nothing any more
+	timer *time.Timer   // calls progress
+}
+
 // expect sees to it that progress is called if the peer owes something.
 func (c *Conn) expect() {
 	d := c.patience()
 	if d == 0 {
 		return
 	}
-	c.due.Store(int64(sinceEpoch() + d))
-	if c.timed.CompareAndSwap(false, true) {
-		c.lookIn(d)
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.out.cut {
+		return
 	}
+	c.owes = true
+	if c.stall == nil {
+		c.stall = &stall{timer: time.AfterFunc(d, c.progress)}
+	}
+	c.stall.due = sinceEpoch() + d
+}
+
+// gone notes that the peer has gone on.
+func (c *Conn) gone() {
+	c.owes = false
+	c.out.mu.Lock()
+	c.stall.due = 0
+	c.out.mu.Unlock()
 }
 
 // progress ends a connection whose peer has paused for too long. It is called
 // when that may be so.
 func (c *Conn) progress() {
-	due := time.Duration(c.due.Load())
-	if due == 0 {
-		c.timed.Store(false)
-		due = time.Duration(c.due.Load()) // Feed may have come in between
-		if due == 0 || !c.timed.CompareAndSwap(false, true) {
-			return
-		}
-	}
-	if left := due - sinceEpoch(); left > 0 {
-		c.lookIn(left)
-		return
-	}
-	c.fail(errStalled)
-}
-
-// lookIn sets the timer that calls progress.
-func (c *Conn) lookIn(d time.Duration) {
 	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
+	due := c.stall.due
+	left := due - sinceEpoch()
 	switch {
-	case c.out.cut:
-	case c.stall == nil:
-		c.stall = time.AfterFunc(d, c.progress)
-	default:
-		c.stall.Reset(d)
+	case due == 0:
+		c.stall = nil
+	case left > 0 && !c.out.cut:
+		c.stall.timer.Reset(left)
+	}
+	c.out.mu.Unlock()
+	if due != 0 && left <= 0 {
+		c.fail(errStalled)
 	}
 }
 

@@ -30,8 +30,9 @@ const (
 // added (group commit).
 type outbox struct {
 	config *Config
+	on     *transport
 	raw    *socket // nil if the transport is not a bare one, which takes several buffers in one system call
-	watch  watch
+	watch  *watch
 	zip    *deflater // nil without compression; its window is under mu
 
 	mu     sync.Mutex
@@ -590,10 +591,10 @@ func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
 		o.watch.arm(ctx, o.config.WriteTimeout)
 		if len(part) == len(b) && len(tail) > 0 {
 			most := min(len(tail), maxWrite)
-			k, err = writev(o.watch.on.nc, part, tail[:most])
+			k, err = writev(o.on.nc, part, tail[:most])
 			k, tail = min(k, len(part)), tail[most:]
 		} else {
-			k, err = o.watch.on.nc.Write(part)
+			k, err = o.on.nc.Write(part)
 		}
 		if k == 0 && err == nil { // a broken transport, which would keep us here
 			err = io.ErrNoProgress
@@ -603,7 +604,7 @@ func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
 	for len(tail) > 0 && err == nil {
 		var k int
 		o.watch.arm(ctx, o.config.WriteTimeout)
-		if k, err = o.watch.on.nc.Write(tail[:min(len(tail), maxWrite)]); k == 0 && err == nil {
+		if k, err = o.on.nc.Write(tail[:min(len(tail), maxWrite)]); k == 0 && err == nil {
 			err = io.ErrNoProgress
 		}
 		tail = tail[k:]

@@ -10,7 +10,7 @@ import (
 // ping.go owns pings: those that the caller sends, and those that keep the
 // connection alive (RFC 6455 sections 5.5.2 and 5.5.3).
 
-// A pinger knows who waits for which pong.
+// A pinger knows who waits for which pong. A nil one knows nobody.
 type pinger struct {
 	mu      sync.Mutex
 	last    uint64 // the number in the last ping
@@ -34,8 +34,13 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	w := c.pinger.ping()
-	defer c.pinger.forget(w)
+	p := c.pinger.Load()
+	if p == nil {
+		c.pinger.CompareAndSwap(nil, new(pinger))
+		p = c.pinger.Load()
+	}
+	w := p.ping()
+	defer p.forget(w)
 	if err := c.settle(c.out.control(ctx, OpPing, binary.BigEndian.AppendUint64(nil, w.n))); err != nil {
 		return err
 	}
@@ -73,7 +78,7 @@ func (p *pinger) forget(w waiter) {
 // pong answers all pings up to the one it is for: a peer may answer only the
 // last of several (section 5.5.3).
 func (p *pinger) pong(payload []byte) {
-	if len(payload) != 8 {
+	if p == nil || len(payload) != 8 {
 		return
 	}
 	n := binary.BigEndian.Uint64(payload)
@@ -89,6 +94,9 @@ func (p *pinger) pong(payload []byte) {
 }
 
 func (p *pinger) stop() {
+	if p == nil {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopped = true
@@ -111,7 +119,8 @@ func (c *Conn) pong(payload []byte) {
 func (c *Conn) startKeepAlive() {
 	c.heard.Store(int64(sinceEpoch()))
 	if d := c.config.KeepAlive; d > 0 {
-		p := &c.pinger
+		p := new(pinger)
+		c.pinger.Store(p)
 		p.mu.Lock()
 		p.timer = time.AfterFunc(d, c.keepAlive)
 		p.mu.Unlock()
@@ -121,7 +130,7 @@ func (c *Conn) startKeepAlive() {
 // keepAlive runs when the peer may have been silent for too long.
 func (c *Conn) keepAlive() {
 	listening := (c.reading.Load() || c.fed.Load()) && !c.calling.Load()
-	ping, dead := c.pinger.tick(sinceEpoch(), time.Duration(c.heard.Load()), listening, c.config)
+	ping, dead := c.pinger.Load().tick(sinceEpoch(), time.Duration(c.heard.Load()), listening, c.config)
 	switch {
 	case dead:
 		c.end(ErrPeerTimeout)

@@ -135,7 +135,7 @@ func TestPingContext(t *testing.T) {
 		defer cancel()
 		require.Equal(t, context.DeadlineExceeded, c.Ping(ctx))
 		require.Equal(t, context.DeadlineExceeded, c.Ping(ctx))
-		require.Empty(t, c.pinger.waiting)
+		require.Empty(t, c.pinger.Load().waiting)
 		require.NoError(t, context.Cause(c.Context()), "the connection lives on")
 		c.CloseNow()
 	})

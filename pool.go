@@ -15,7 +15,7 @@ const (
 
 // A buffer is borrowed for as long as there is something in it.
 type buffer struct {
-	b []byte
+	b     []byte
 	batch // if it is an outbox's
 }
 

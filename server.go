@@ -72,7 +72,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // as the connection.
 func (s *Server) serve(c *Conn, l *log.Logger) {
 	defer s.served(c, l)
-	s.Handler(c.ctx, c)
+	s.Handler(c.on.life.Load().ctx, c)
 }
 
 // served is deferred by serve and sees the connection end.

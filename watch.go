@@ -2,8 +2,11 @@ package websocket
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,7 +14,8 @@ import (
 // deadline in the past.
 
 // A watch is one direction's deadline. Contexts are paid for once, not per
-// call: the watch stays armed while calls come with the same one.
+// call: the watch stays armed while calls come with the same one. A nil watch
+// does nothing: it is that of a transport without deadlines.
 type watch struct {
 	on *transport
 
@@ -26,8 +30,36 @@ type watch struct {
 
 // A transport is what both directions of a connection share.
 type transport struct {
-	nc  net.Conn
-	own context.Context // the connection's, if it was born with one: its end closes nc anyway
+	nc   net.Conn
+	life atomic.Pointer[lifetime] // nil until somebody asks for it
+}
+
+// A lifetime is the connection's context, whose end closes the transport anyway.
+type lifetime struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// newLifetime makes one that has the values of base.
+func newLifetime(base context.Context) *lifetime {
+	l := new(lifetime)
+	l.ctx, l.cancel = context.WithCancelCause(base)
+	return l
+}
+
+// own tells whether ctx is the connection's.
+func (t *transport) own(ctx context.Context) bool {
+	l := t.life.Load()
+	return l != nil && l.ctx == ctx
+}
+
+// watches are those of the two directions; nil if the transport has no deadlines,
+// as one that does not block.
+func (t *transport) watches() (in, out *watch) {
+	if errors.Is(t.nc.SetWriteDeadline(time.Time{}), os.ErrNoDeadline) {
+		return nil, nil
+	}
+	return &watch{on: t}, &watch{on: t, write: true}
 }
 
 // epoch is what times are counted from.
@@ -44,8 +76,11 @@ const slack = 100 * time.Millisecond
 // arm is called on the way to block: from now on the end of ctx, or d if it is
 // positive, interrupts the network. Calls must not overlap.
 func (w *watch) arm(ctx context.Context, d time.Duration) {
+	if w == nil {
+		return
+	}
 	var done <-chan struct{}
-	if ctx != w.on.own {
+	if !w.on.own(ctx) {
 		done = ctx.Done()
 	}
 	w.mu.Lock()
@@ -73,6 +108,9 @@ func (w *watch) arm(ctx context.Context, d time.Duration) {
 
 // overdue tells whether the deadline has passed.
 func (w *watch) overdue() bool {
+	if w == nil {
+		return false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.due != 0 && sinceEpoch() >= w.due
@@ -80,6 +118,9 @@ func (w *watch) overdue() bool {
 
 // again makes the next arm set the deadline anew, whatever it was.
 func (w *watch) again() {
+	if w == nil {
+		return
+	}
 	w.mu.Lock()
 	w.past = true
 	w.mu.Unlock()
@@ -87,6 +128,9 @@ func (w *watch) again() {
 
 // disarm lets go of the context.
 func (w *watch) disarm() {
+	if w == nil {
+		return
+	}
 	w.mu.Lock()
 	w.release()
 	w.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -450,10 +451,10 @@ var errReads = errors.New("engine: the connection is read by its loop")
 // Read fails: the loop reads.
 func (c *conn) Read([]byte) (int, error) { return 0, errReads }
 
-// Nothing blocks, so deadlines mean nothing.
-func (c *conn) SetDeadline(time.Time) error      { return nil }
-func (c *conn) SetReadDeadline(time.Time) error  { return nil }
-func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+// Nothing blocks, so there are no deadlines.
+func (c *conn) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (c *conn) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (c *conn) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
 
 // heard notes that the peer is there.
 func (c *conn) heard() {
