@@ -258,7 +258,7 @@ func (c *Conn) sayGoodbye(code CloseCode, reason string) {
 		return
 	}
 	if c.out.goodbye(code, reason, &closedError{code, reason}) {
-		c.endAfter(c.config.CloseTimeout, errCloseSlow)
+		c.endAfter(c.out.on.profile.closeTimeout, errCloseSlow)
 		c.kick()
 	}
 }
@@ -270,10 +270,10 @@ func (c *Conn) endAfter(d time.Duration, why error) {
 	}
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	if c.closing != nil {
-		c.closing.Stop()
+	if c.out.closing != nil {
+		c.out.closing.Stop()
 	}
-	c.closing = time.AfterFunc(d, func() { c.end(why) })
+	c.out.ends().closing = time.AfterFunc(d, func() { c.end(why) })
 }
 
 // awaitGoodbye returns when the connection has ended: with nil if there was a
@@ -282,7 +282,7 @@ func (c *Conn) awaitGoodbye() error {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.deserted = true; !o.cut; {
+	for o.ends().deserted = true; !o.cut; {
 		if o.deserted {
 			o.deserted = false
 			o.mu.Unlock()
@@ -338,7 +338,7 @@ func (c *Conn) goodbye(p []byte) error {
 		return c.fail(err.(*ProtocolError))
 	}
 	c.out.mu.Lock()
-	c.out.answered = true
+	c.out.ends().answered = true
 	c.out.mu.Unlock()
 	return c.finish(e.Code, "", e)
 }
@@ -380,7 +380,7 @@ func (c *Conn) hangUp() {
 		}
 		c.watch.arm(context.Background(), d)
 		var err error
-		if n, err = c.on.nc.Read(b.b[:cap(b.b)]); err != nil {
+		if n, err = c.out.on.nc.Read(b.b[:cap(b.b)]); err != nil {
 			break
 		}
 	}
@@ -389,6 +389,6 @@ func (c *Conn) hangUp() {
 
 // halfClose tells the peer that nothing follows, if the transport can.
 func (c *Conn) halfClose() bool {
-	h, ok := c.on.nc.(interface{ CloseWrite() error })
+	h, ok := c.out.on.nc.(interface{ CloseWrite() error })
 	return ok && h.CloseWrite() == nil
 }

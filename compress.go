@@ -295,11 +295,11 @@ func (c *Conn) compress(p Params) {
 	if !ok {
 		return
 	}
-	z := c.config.Compression
-	if z == nil {
-		z = new(Compression)
-		*z = z.withDefaults()
+	var z Compression
+	if p.Config.Compression != nil {
+		z = *p.Config.Compression
 	}
+	z = z.withDefaults()
 	in, out := o.client, o.server
 	if p.Client {
 		in, out = out, in

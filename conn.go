@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"math"
 	"net"
 	"os"
 	"sync/atomic"
@@ -49,34 +48,6 @@ type Config struct {
 	OnPing, OnPong func(c *Conn, p []byte)
 }
 
-// withDefaults resolves what was left zero.
-func (c Config) withDefaults() *Config {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	if c.ReadLimit == 0 {
-		c.ReadLimit = 1 << 20
-	}
-	if c.ReadLimit < 0 {
-		c.ReadLimit = math.MaxInt64
-	}
-	if c.QueueLimit == 0 {
-		c.QueueLimit = 1 << 20
-	}
-	def(&c.WriteTimeout, 10*time.Second)
-	def(&c.ProgressTimeout, 30*time.Second)
-	def(&c.CloseTimeout, 5*time.Second)
-	def(&c.KeepAlive, 25*time.Second)
-	def(&c.KeepAliveTimeout, 20*time.Second)
-	if c.Compression != nil {
-		z := c.Compression.withDefaults()
-		c.Compression = &z
-	}
-	return &c
-}
-
 // Params say what a handshake agreed on, for [NewConn].
 type Params struct {
 	Client      bool   // this side is the client: it masks, and refuses masked frames
@@ -94,9 +65,7 @@ type Params struct {
 type Conn struct {
 	Value any // the caller's
 
-	on     transport
-	config *Config // resolved
-	proto  string  // the subprotocol
+	hooks *hooks // nil if there are none
 
 	// The way in: of the goroutine that reads.
 	machine machine
@@ -126,10 +95,9 @@ type Conn struct {
 	heard   atomic.Int64 // when the peer was last heard, since epoch
 
 	// The way out, with the one lock.
-	out     outbox
-	pinger  atomic.Pointer[pinger] // nil without keepalive, until the first Ping
-	closing *time.Timer            // ends a closing handshake that takes too long; under out.mu
-	stall   *stall                 // nil if nobody has to look; under out.mu
+	out    outbox
+	pinger atomic.Pointer[pinger] // nil without keepalive, until the first Ping
+	stall  *stall                 // nil if nobody has to look; under out.mu
 }
 
 // NewConn returns a connection that speaks WebSocket over nc, after a handshake
@@ -137,37 +105,39 @@ type Conn struct {
 // this; NewConn is for those who bring their own transport.
 //
 // A transport that does not block returns syscall.EAGAIN from Write for what it
-// does not take, and whoever drives it calls Flush when it takes more.
-func NewConn(nc net.Conn, p Params) *Conn {
-	return newConn(nc, p, p.Config.withDefaults(), nil)
-}
+// does not take, and whoever drives it calls Flush when it takes more. One whose
+// SetWriteDeadline returns os.ErrNoDeadline is not asked for deadlines any more,
+// which saves time and memory.
+func NewConn(nc net.Conn, p Params) *Conn { return newConn(nc, p, nil) }
 
-// newConn is NewConn for a connection that shares its resolved Config with
-// others, and whose context, if base is not nil, has the values of base.
-func newConn(nc net.Conn, p Params, config *Config, base context.Context) *Conn {
-	c := &Conn{config: config, proto: p.Subprotocol, size: minRead}
+// newConn is NewConn for a connection whose context, if base is not nil, has the
+// values of base.
+func newConn(nc net.Conn, p Params, base context.Context) *Conn {
+	c := &Conn{size: minRead}
 	if e, ok := nc.(*earlyConn); ok {
 		c.rest, nc = e.early, e.Conn
 	}
-	c.on.nc = nc
-	if base != nil {
-		c.on.life.Store(newLifetime(base))
-	}
-	c.machine = machine{client: p.Client, limit: c.config.ReadLimit}
-	c.compress(p)
 	o := &c.out
-	o.config, o.client, o.on, o.raw = c.config, p.Client, &c.on, newSocket(nc)
-	c.watch, o.watch = c.on.watches()
+	o.on.nc, o.on.raw, o.on.profile, o.fate = nc, newSocket(nc), p.profile(), &alive
+	if base != nil {
+		o.on.life.Store(newLifetime(base))
+	}
+	if p.Config.OnPing != nil || p.Config.OnPong != nil {
+		c.hooks = &hooks{p.Config.OnPing, p.Config.OnPong}
+	}
+	c.watch, o.watch = o.on.watches()
+	c.machine = machine{client: p.Client, limit: o.on.profile.readLimit}
+	c.compress(p)
 	c.startKeepAlive()
 	return c
 }
 
 // Subprotocol returns the subprotocol that the handshake agreed on, or "".
-func (c *Conn) Subprotocol() string { return c.proto }
+func (c *Conn) Subprotocol() string { return c.out.on.profile.subprotocol }
 
 // NetConn returns the transport, for its addresses and TLS state. Reading from
 // it, writing to it or setting its deadlines breaks the connection.
-func (c *Conn) NetConn() net.Conn { return c.on.nc }
+func (c *Conn) NetConn() net.Conn { return c.out.on.nc }
 
 // Context returns a context that ends when the connection does; context.Cause
 // says why, with the error that other calls return.
@@ -175,10 +145,10 @@ func (c *Conn) Context() context.Context {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	life := c.on.life.Load()
+	life := o.on.life.Load()
 	if life == nil {
 		life = newLifetime(context.Background())
-		c.on.life.Store(life)
+		o.on.life.Store(life)
 		if o.cut {
 			life.cancel(o.err)
 		}
@@ -381,15 +351,15 @@ func (c *Conn) end(why error) error {
 	c.over.Store(true)
 	first := o.shut(why)
 	o.mu.Lock()
-	err, life, closing, stall := o.err, c.on.life.Load(), c.closing, c.stall
+	err, life, closing, stall := o.err, o.on.life.Load(), o.closing, c.stall
 	o.mu.Unlock()
 	if !first {
 		return err
 	}
 	if c.within.Load() {
-		c.out.raw.hangUp()
+		c.out.on.raw.hangUp()
 	} else {
-		closeTransport(c.on.nc)
+		closeTransport(c.out.on.nc)
 	}
 	c.pinger.Load().stop()
 	if closing != nil {
@@ -511,13 +481,17 @@ func (c *Conn) step() (piece, error) {
 		}
 		switch p.op {
 		case OpPing:
-			if err := c.call(c.config.OnPing, p.data); err != nil {
-				return piece{}, err
+			if c.hooks != nil {
+				if err := c.call(c.hooks.ping, p.data); err != nil {
+					return piece{}, err
+				}
 			}
 			c.pong(p.data)
 		case OpPong:
-			if err := c.call(c.config.OnPong, p.data); err != nil {
-				return piece{}, err
+			if c.hooks != nil {
+				if err := c.call(c.hooks.pong, p.data); err != nil {
+					return piece{}, err
+				}
 			}
 			c.pinger.Load().pong(p.data)
 		case OpClose:
@@ -579,7 +553,7 @@ func (c *Conn) inPlace(p []byte) bool {
 
 // unpack inflates a piece of a compressed message to the end of msg.
 func (c *Conn) unpack(p piece) (err error) {
-	if c.msg, err = c.zip.collect(c.msg, p, c.config.ReadLimit); err != nil {
+	if c.msg, err = c.zip.collect(c.msg, p, c.machine.limit); err != nil {
 		return c.fail(err.(*ProtocolError))
 	}
 	return nil
@@ -595,7 +569,7 @@ func (c *Conn) unpackSome(p *piece) (b []byte, more bool, err error) {
 		c.zip.reuse(c.msg)
 	}
 	at := len(c.msg.b)
-	if err := c.zip.unpack(c.msg, p, c.config.ReadLimit); err != nil {
+	if err := c.zip.unpack(c.msg, p, c.machine.limit); err != nil {
 		return nil, false, c.fail(err.(*ProtocolError))
 	}
 	return c.msg.b[at:], c.zip.full, nil
@@ -691,12 +665,12 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 		if patience > 0 {
 			begun = sinceEpoch()
 		}
-		if r := c.out.raw; r != nil {
+		if r := c.out.on.raw; r != nil {
 			n, err = r.read(c, p)
 		} else if p == nil {
-			n, err = c.on.nc.Read(c.input())
+			n, err = c.out.on.nc.Read(c.input())
 		} else {
-			n, err = c.on.nc.Read(p)
+			n, err = c.out.on.nc.Read(p)
 		}
 		if patience > 0 {
 			c.waited(n, sinceEpoch()-begun)
@@ -717,7 +691,7 @@ func (c *Conn) recv(ctx context.Context, p []byte) (n int, err error) {
 
 // patience is how long the peer may pause; 0 is for ever.
 func (c *Conn) patience() time.Duration {
-	d := c.config.ProgressTimeout
+	d := c.out.on.profile.progressTimeout
 	if d <= 0 || !c.machine.midway() {
 		return 0
 	}

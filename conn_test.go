@@ -143,7 +143,7 @@ func TestWaysToRead(t *testing.T) {
 func TestWaysToReadTCP(t *testing.T) {
 	a, b := tcpPipe(t)
 	c := NewConn(a, Params{Config: quiet})
-	require.NotNil(t, c.out.raw)
+	require.NotNil(t, c.out.on.raw)
 	go func() {
 		for i := range 100 {
 			b.Write(frames(masked(bin, uint32(i)), string(seq(i*1000))))

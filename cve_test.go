@@ -235,7 +235,7 @@ func TestCVE_2017_2921_HeaderPlusLength(t *testing.T) {
 func TestCVE_2018_21035_LimitByDefault(t *testing.T) {
 	hit(t, false, "permessage-deflate", announced(mk(bin), 9<<20, "x"), "1009 message too big") // plain frames are not let off
 	hit(t, false, "", append(frames(mk(bin0), "x"), announced(mk(cont), 1<<20, "")...), "1009 message too big")
-	require.EqualValues(t, 1<<20, Config{}.withDefaults().ReadLimit)
+	require.EqualValues(t, 1<<20, new(Params).profile().readLimit)
 }
 
 // ws took messages of any size into memory by default. Here nothing is taken for

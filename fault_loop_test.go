@@ -262,6 +262,7 @@ func failing(t *testing.T, name string, s scenario, way string, client bool, fau
 	for _, e := range []error{again, context.Cause(v.c.Context()), v.c.Write(bg, websocket.Text("x")), v.c.Post(websocket.Text("x")), v.c.Ping(bg)} {
 		require.Equal(t, err, e, name)
 	}
+	synctest.Wait()
 	require.Equal(t, 1, faults.Calls(wstest.Close), "%s: the transport is closed", name)
 
 	// No message is changed.

@@ -70,8 +70,8 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 	if err = c.begin(ctx); err != nil {
 		return err
 	}
-	if c.out.raw != nil {
-		c.out.raw.serve(ctx, h)
+	if c.out.on.raw != nil {
+		c.out.on.raw.serve(ctx, h)
 	}
 	for err == nil {
 		if len(c.rest) > 0 {
@@ -81,10 +81,10 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 			err = c.fill(ctx)
 		}
 	}
-	if c.out.raw != nil {
-		c.out.raw.serve(nil, nil)
+	if c.out.on.raw != nil {
+		c.out.on.raw.serve(nil, nil)
 		if c.over.Load() {
-			c.on.nc.Close() // end may have left it to this goroutine
+			c.out.on.nc.Close() // end may have left it to this goroutine
 		}
 	}
 	c.quit(err)

@@ -25,13 +25,13 @@ type machine struct {
 	head    [MaxHeaderSize]byte // a header that comes in parts
 	limit   int64               // bytes in a message
 
-	have   int8   // bytes of head that are here
-	inside bool   // between a header and the end of its payload
-	fin    bool   // the frame is the last of its message
-	op     Opcode // of the frame
-	key    uint32 // turned to the next byte; 0 if unmasked
-	left   int64  // payload bytes to come
-	ctrl   []byte // a control payload that comes in parts
+	have   int8     // bytes of head that are here
+	inside bool     // between a header and the end of its payload
+	fin    bool     // the frame is the last of its message
+	op     Opcode   // of the frame
+	key    uint32   // turned to the next byte; 0 if unmasked
+	left   int64    // payload bytes to come
+	ctrl   *control // a control payload that comes in parts
 
 	msg    Opcode    // type of the message under way; 0 if none
 	packed bool      // it is compressed
@@ -39,6 +39,12 @@ type machine struct {
 	text   utf8Check // its text so far
 	size   int64     // its bytes, as announced by its frames so far
 	frags  int64     // its frames so far
+}
+
+// A control is a control payload that comes in parts.
+type control struct {
+	n int
+	b [maxControl]byte
 }
 
 // What a peer can do wrong, and the code that tells it so (RFC 6455 section 7.4.1).
@@ -223,13 +229,14 @@ func (m *machine) payload(b []byte) (p piece, n int, err error) {
 func (m *machine) control(b []byte) piece {
 	if m.inside || m.ctrl != nil {
 		if m.ctrl == nil {
-			m.ctrl = make([]byte, 0, maxControl)
+			m.ctrl = new(control)
 		}
-		b = append(m.ctrl, b...)
-		if m.ctrl = b; m.inside {
+		c := m.ctrl
+		c.n += copy(c.b[c.n:], b)
+		if m.inside {
 			return piece{}
 		}
-		m.ctrl = nil
+		b, m.ctrl = c.b[:c.n], nil
 	}
 	return piece{op: m.op, data: b, first: true, last: true}
 }

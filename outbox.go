@@ -29,11 +29,9 @@ const (
 // the whole buffer as one batch and writes it, with everything that others have
 // added (group commit).
 type outbox struct {
-	config *Config
-	on     *transport
-	raw    *socket // nil if the transport is not a bare one, which takes several buffers in one system call
-	watch  *watch
-	zip    *deflater // nil without compression; its window is under mu
+	on    transport
+	watch *watch
+	zip   *deflater // nil without compression; its window is under mu
 
 	mu     sync.Mutex
 	buf    *buffer       // encoded frames that wait; nil if none: an idle connection has no write buffer
@@ -43,19 +41,35 @@ type outbox struct {
 	done   uint64        // the last of those that are out
 	usual  int32         // the size of the last batch: the next buffer has room for it
 	line   int32         // how many are in until: they write what waits
-	client bool          // mask
 	busy   bool          // somebody is writing fly
 	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
 	kicked bool          // a goroutine is flushing what was posted
 	stream bool          // a streaming Writer owns the message slot
 	turn   chan struct{} // closed when a batch has moved; made only if somebody waits
 
-	closed   bool  // a close frame was queued: nothing follows it
-	answered bool  // the peer's close frame has come
-	deserted bool  // and nobody reads any more who could see it come
-	cut      bool  // the transport is closed
-	err      error // why nothing can be sent any more; sticky
-	why      error // what broke the transport, or ended it: nothing is written any more
+	*fate
+}
+
+// A fate is how a connection ends.
+type fate struct {
+	closed   bool        // a close frame was queued: nothing follows it
+	answered bool        // the peer's close frame has come
+	deserted bool        // and nobody reads any more who could see it come
+	cut      bool        // the transport is closed
+	err      error       // why nothing can be sent any more; sticky
+	why      error       // what broke the transport, or ended it: nothing is written any more
+	closing  *time.Timer // ends a closing handshake that takes too long
+}
+
+// alive is the fate of all connections that have none.
+var alive fate
+
+// ends returns the fate, to be changed.
+func (o *outbox) ends() *fate {
+	if o.fate == &alive {
+		o.fate = new(fate)
+	}
+	return o.fate
 }
 
 // A batch is what an outbox knows of a buffer.
@@ -83,7 +97,7 @@ func newKey() uint32 {
 // appendFrame appends a frame; a client's is masked while it is copied.
 func (o *outbox) appendFrame(b []byte, h Header, payload []byte) []byte {
 	h.Len = int64(len(payload))
-	if !o.client {
+	if !o.on.profile.client {
 		return append(AppendHeader(b, h), payload...)
 	}
 	h.Masked, h.Key = true, newKey()
@@ -134,12 +148,12 @@ func (o *outbox) message(m *Message, packed []byte) {
 func (o *outbox) appendMessage(b *buffer, m *Message, rsv byte, payload []byte) *buffer {
 	b = b.grow(MaxHeaderSize + len(payload))
 	switch {
-	case m.prepared != nil && rsv == 0 && !o.client:
+	case m.prepared != nil && rsv == 0 && !o.on.profile.client:
 		b.b = append(b.b, m.prepared.frame...)
-	case !o.client && len(payload) < 126: // what AppendHeader would do
+	case !o.on.profile.client && len(payload) < 126: // what AppendHeader would do
 		b.b = append(b.b, 0x80|rsv<<4|byte(m.Type), byte(len(payload)))
 		b.b = append(b.b, payload...)
-	case !o.client && len(payload) < 1<<16:
+	case !o.on.profile.client && len(payload) < 1<<16:
 		b.b = append(b.b, 0x80|rsv<<4|byte(m.Type), 126, byte(len(payload)>>8), byte(len(payload)))
 		b.b = append(b.b, payload...)
 	default:
@@ -151,7 +165,7 @@ func (o *outbox) appendMessage(b *buffer, m *Message, rsv byte, payload []byte) 
 // room tells whether a frame with n bytes may wait behind waiting others. An
 // empty outbox takes any message.
 func (o *outbox) room(n, waiting int) bool {
-	limit := o.config.QueueLimit
+	limit := o.on.profile.queueLimit
 	return waiting == 0 || limit < 0 || MaxHeaderSize+n <= limit-waiting
 }
 
@@ -197,7 +211,7 @@ func (o *outbox) write(ctx context.Context, m Message) error {
 		return err
 	}
 	zip := o.zip.wants(&m)
-	direct := o.raw != nil && !o.client && len(m.Data) >= large && !zip
+	direct := o.on.raw != nil && !o.on.profile.client && len(m.Data) >= large && !zip
 	var packed []byte
 	if zip {
 		var b *buffer
@@ -250,7 +264,7 @@ func (o *outbox) queuePacked(m *Message, packed []byte) (err error) {
 		err = o.err
 	case !o.room(len(m.Data), o.buf.size()+o.held.size()+o.fly.size()):
 		err = ErrQueueFull
-	case len(m.Data) >= large && packed == nil && o.idle() && !o.client && !o.stream && (o.zip == nil || !o.zip.wants(m)):
+	case len(m.Data) >= large && packed == nil && o.idle() && !o.on.profile.client && !o.stream && (o.zip == nil || !o.zip.wants(m)):
 		o.now(m)
 	default:
 		o.message(m, packed)
@@ -323,6 +337,7 @@ func (o *outbox) pongWaits() bool { return o.buf != nil && o.buf.pong > 0 }
 func (o *outbox) goodbye(code CloseCode, reason string, cause error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.ends()
 	if o.err == nil {
 		o.err = cause
 	}
@@ -457,10 +472,10 @@ func (o *outbox) until(ctx context.Context, n uint64) error {
 // left is what is left of WriteTimeout for a transport that does not block; 0 is
 // for ever.
 func (o *outbox) left() time.Duration {
-	if o.config.WriteTimeout <= 0 {
+	if o.on.profile.writeTimeout <= 0 {
 		return 0
 	}
-	return max(o.config.WriteTimeout-(sinceEpoch()-o.fly.since), 1)
+	return max(o.on.profile.writeTimeout-(sinceEpoch()-o.fly.since), 1)
 }
 
 // drain is what a kicked goroutine does: it flushes until nothing waits.
@@ -474,7 +489,7 @@ func (o *outbox) drain() {
 
 // idle tells whether nobody writes to the socket, if it is one.
 func (o *outbox) idle() bool {
-	return o.raw != nil && o.why == nil && !o.busy && !o.kicked && o.line == 0 && o.fly == nil
+	return o.on.raw != nil && o.why == nil && !o.busy && !o.kicked && o.line == 0 && o.fly == nil
 }
 
 // kick writes what waits as far as the socket takes it at once, and tells
@@ -505,10 +520,10 @@ func (o *outbox) try(tail []byte) {
 	o.mu.Unlock()
 	n, k := len(b.b), 0
 	if n > 0 {
-		n = o.raw.tryWrite(b.b, len(tail) > 0)
+		n = o.on.raw.tryWrite(b.b, len(tail) > 0)
 	}
 	if n == len(b.b) && len(tail) > 0 {
-		k = o.raw.tryWrite(tail, false)
+		k = o.on.raw.tryWrite(tail, false)
 	}
 	o.mu.Lock()
 	o.busy = false
@@ -569,6 +584,7 @@ func (o *outbox) batch(ctx context.Context, tail []byte) error {
 // broke notes that the transport is of no use any more: what was sent of the
 // last frame cannot be taken back.
 func (o *outbox) broke(err error) error {
+	o.ends()
 	if o.err == nil {
 		o.err = err
 	}
@@ -582,13 +598,13 @@ func (o *outbox) broke(err error) error {
 // send writes b and tail, in parts that WriteTimeout is fair for. It returns how
 // much of b is out.
 func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
-	if o.raw != nil && len(tail) == 0 { // nearly always it takes all at once, and needs no deadline
-		n = o.raw.tryWrite(b, false)
+	if o.on.raw != nil && len(tail) == 0 { // nearly always it takes all at once, and needs no deadline
+		n = o.on.raw.tryWrite(b, false)
 		b = b[n:]
 	}
 	for len(b) > 0 && err == nil {
 		part, k := b[:min(len(b), maxWrite)], 0
-		o.watch.arm(ctx, o.config.WriteTimeout)
+		o.watch.arm(ctx, o.on.profile.writeTimeout)
 		if len(part) == len(b) && len(tail) > 0 {
 			most := min(len(tail), maxWrite)
 			k, err = writev(o.on.nc, part, tail[:most])
@@ -603,7 +619,7 @@ func (o *outbox) send(ctx context.Context, b, tail []byte) (n int, err error) {
 	}
 	for len(tail) > 0 && err == nil {
 		var k int
-		o.watch.arm(ctx, o.config.WriteTimeout)
+		o.watch.arm(ctx, o.on.profile.writeTimeout)
 		if k, err = o.on.nc.Write(tail[:min(len(tail), maxWrite)]); k == 0 && err == nil {
 			err = io.ErrNoProgress
 		}
@@ -635,6 +651,7 @@ func writev(nc net.Conn, a, b []byte) (int, error) {
 func (o *outbox) shut(why error) (first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.ends()
 	if o.err == nil {
 		o.err = why
 	}

@@ -118,7 +118,7 @@ func (c *Conn) pong(payload []byte) {
 // startKeepAlive begins to listen for silence.
 func (c *Conn) startKeepAlive() {
 	c.heard.Store(int64(sinceEpoch()))
-	if d := c.config.KeepAlive; d > 0 {
+	if d := c.out.on.profile.keepAlive; d > 0 {
 		p := new(pinger)
 		c.pinger.Store(p)
 		p.mu.Lock()
@@ -130,7 +130,7 @@ func (c *Conn) startKeepAlive() {
 // keepAlive runs when the peer may have been silent for too long.
 func (c *Conn) keepAlive() {
 	listening := (c.reading.Load() || c.fed.Load()) && !c.calling.Load()
-	ping, dead := c.pinger.Load().tick(sinceEpoch(), time.Duration(c.heard.Load()), listening, c.config)
+	ping, dead := c.pinger.Load().tick(sinceEpoch(), time.Duration(c.heard.Load()), listening, c.out.on.profile)
 	switch {
 	case dead:
 		c.end(ErrPeerTimeout)
@@ -142,15 +142,15 @@ func (c *Conn) keepAlive() {
 // tick decides what silence means, and sets the timer for the next look. Only a
 // peer that somebody listens to can be found dead, and only if that was so a
 // moment before: who has just begun to read may have the answer in front of him.
-func (p *pinger) tick(now, heard time.Duration, listening bool, cfg *Config) (ping, dead bool) {
+func (p *pinger) tick(now, heard time.Duration, listening bool, t *profile) (ping, dead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	unanswered := p.asked && heard < p.when
-	moment := min(cfg.KeepAliveTimeout/16, time.Second)
+	moment := min(t.keepAliveTimeout/16, time.Second)
 	switch {
 	case p.stopped:
 		return false, false
-	case unanswered && listening && cfg.KeepAliveTimeout > 0:
+	case unanswered && listening && t.keepAliveTimeout > 0:
 		if p.doubted {
 			return false, true
 		}
@@ -161,15 +161,15 @@ func (p *pinger) tick(now, heard time.Duration, listening bool, cfg *Config) (pi
 		heard = now // the answer may be here, unread
 	}
 	p.asked, p.doubted = false, false
-	if silent := now - heard; silent < cfg.KeepAlive {
-		p.timer.Reset(cfg.KeepAlive - silent)
+	if silent := now - heard; silent < t.keepAlive {
+		p.timer.Reset(t.keepAlive - silent)
 		return false, false
 	}
 	p.asked, p.when = true, now
-	if cfg.KeepAliveTimeout > 0 {
-		p.timer.Reset(cfg.KeepAliveTimeout - moment)
+	if t.keepAliveTimeout > 0 {
+		p.timer.Reset(t.keepAliveTimeout - moment)
 	} else {
-		p.timer.Reset(cfg.KeepAlive)
+		p.timer.Reset(t.keepAlive)
 	}
 	return true, false
 }

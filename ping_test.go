@@ -168,16 +168,16 @@ func TestOnPing(t *testing.T) {
 // unread: the peer is given up only if it was listened to a moment before, too.
 func TestKeepAliveLooksTwice(t *testing.T) {
 	const s = time.Second
-	cfg := Config{}.withDefaults()
+	prof := new(Params).profile()
 	for _, heard := range []time.Duration{1 * s, 44500 * time.Millisecond} {
 		p := pinger{timer: time.NewTimer(time.Hour)}
-		ping, dead := p.tick(25*s, 0, false, cfg)
+		ping, dead := p.tick(25*s, 0, false, prof)
 		require.True(t, ping)
 		require.False(t, dead)
-		ping, dead = p.tick(44*s, 1*s, true, cfg)
+		ping, dead = p.tick(44*s, 1*s, true, prof)
 		require.False(t, ping)
 		require.False(t, dead, "who listens has only just begun")
-		_, dead = p.tick(45*s, heard, true, cfg)
+		_, dead = p.tick(45*s, heard, true, prof)
 		require.Equal(t, heard == 1*s, dead)
 	}
 }

@@ -30,9 +30,6 @@ type Server struct {
 	// http.Server's ErrorLog as net/http does with its own handlers.
 	Handler func(ctx context.Context, c *Conn)
 
-	once   sync.Once
-	config *Config // resolved, and shared by all
-
 	mu      sync.Mutex
 	conns   map[*Conn]struct{}
 	closing bool
@@ -52,12 +49,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	s.once.Do(func() { s.config = s.Options.Config.withDefaults() })
-	config := s.config
-	if s.Options.Compression != nil {
-		config = p.Config.withDefaults()
-	}
-	c := newConn(nc, p, config, context.WithoutCancel(r.Context()))
+	c := newConn(nc, p, context.WithoutCancel(r.Context()))
 	if !s.add(c) {
 		c.sayGoodbye(CloseGoingAway, "")
 	}
@@ -72,7 +64,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // as the connection.
 func (s *Server) serve(c *Conn, l *log.Logger) {
 	defer s.served(c, l)
-	s.Handler(c.on.life.Load().ctx, c)
+	s.Handler(c.out.on.life.Load().ctx, c)
 }
 
 // served is deferred by serve and sees the connection end.
@@ -94,7 +86,7 @@ func (e *panicError) log(l *log.Logger, c *Conn) {
 	if l == nil {
 		l = log.Default()
 	}
-	l.Printf("%v: %v", c.on.nc.RemoteAddr(), e)
+	l.Printf("%v: %v", c.out.on.nc.RemoteAddr(), e)
 }
 
 // Conns returns the connections that are open now.

@@ -30,8 +30,10 @@ type watch struct {
 
 // A transport is what both directions of a connection share.
 type transport struct {
-	nc   net.Conn
-	life atomic.Pointer[lifetime] // nil until somebody asks for it
+	nc      net.Conn
+	raw     *socket // nil if nc is not a bare one, for which one waits without a buffer, and which takes several at once
+	profile *profile
+	life    atomic.Pointer[lifetime] // nil until somebody asks for it
 }
 
 // A lifetime is the connection's context, whose end closes the transport anyway.

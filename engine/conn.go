@@ -32,28 +32,35 @@ const (
 type conn struct {
 	ws     *websocket.Conn
 	loop   *loop
-	remote netip.AddrPort
-	local  unique.Handle[netip.AddrPort]
 	tls    *secure // nil without
-	fd     int
+	common unique.Handle[common]
 	token
-	client bool // this side masks
 
 	state   atomic.Uint32
 	news    atomic.Uint32 // what has happened since the owner looked
 	blocked atomic.Bool   // the system did not take all of the last write
 
 	// The owner's.
-	ended  bool   // Feed has returned an error: what still comes is thrown away
-	eof    bool   // the input has ended, and answers wait
-	slow   bool   // answers have had to wait once
-	paused uint32 // what has happened that waits for answers to be taken
+	ended  bool  // Feed has returned an error: what still comes is thrown away
+	eof    bool  // the input has ended, and answers wait
+	slow   bool  // answers have had to wait once
+	paused uint8 // what has happened that waits for answers to be taken
 
+	ip   [16]byte // the peer's address
+	port uint16
+
+	fin   bool       // the sending half is to be closed when nothing waits; under mu
+	bye   bool       // a close frame is out: no ping follows it; under mu
+	fd    int32      // -1 when it is closed; changed by the owner, under mu
 	mu    sync.Mutex // held for the moment of a system call that does not block
-	shut  bool       // fd is closed
-	fin   bool       // the sending half is to be closed when nothing waits
-	bye   bool       // a close frame is out: no ping follows it
-	extra *extra     // nil in most connections at most times
+	extra *extra     // nil in most connections at most times; under mu
+}
+
+// Common is what many connections have in common.
+type common struct {
+	local  netip.AddrPort
+	zone   string // of the peer's address
+	client bool   // this side masks
 }
 
 // Extra is what few connections need.
@@ -139,7 +146,7 @@ func (c *conn) drain(buf []byte, news uint32) (more bool) {
 	end := news&(halfClosed|dead) != 0
 	for left := turnBytes; left > 0; {
 		if c.paused != 0 && news&dead == 0 {
-			c.paused |= news &^ writable
+			c.paused |= uint8(news &^ writable)
 			return false
 		}
 		if c.eof || c.news.Load()&closing != 0 {
@@ -196,7 +203,7 @@ func (c *conn) feed(p []byte) {
 		c.ws.Flush(background)
 	}
 	if c.blocked.Load() { // the answers wait: so does what asks for more
-		c.slow, c.paused = true, readable
+		c.slow, c.paused = true, uint8(readable)
 	}
 }
 
@@ -218,7 +225,7 @@ func (c *conn) flush() (news uint32) {
 	}
 	c.mu.Lock()
 	var err error
-	if !c.shut {
+	if c.fd >= 0 {
 		err = c.pay()
 	}
 	c.mu.Unlock()
@@ -226,7 +233,7 @@ func (c *conn) flush() (news uint32) {
 		return 0
 	}
 	c.mu.Lock()
-	if !c.shut && c.fin && !c.blocked.Load() {
+	if c.fd >= 0 && c.fin && !c.blocked.Load() {
 		c.fin = false
 		c.halfClose()
 	}
@@ -237,7 +244,7 @@ func (c *conn) flush() (news uint32) {
 	if c.eof {
 		c.inputEnded()
 	}
-	news, c.paused = c.paused, 0
+	news, c.paused = uint32(c.paused), 0
 	return news
 }
 
@@ -259,9 +266,10 @@ func (c *conn) fail(err error) {
 func (c *conn) finish() {
 	l := c.loop
 	c.mu.Lock()
-	c.shut = true
-	(*l.poller.Load()).remove(c.fd)
-	l.engine.system.close(c.fd)
+	fd := int(c.fd)
+	(*l.poller.Load()).remove(fd)
+	l.engine.system.close(fd)
+	c.fd = -1
 	c.mu.Unlock()
 	l.table.remove(c)
 	c.state.Store(closed)
@@ -276,10 +284,10 @@ func (c *conn) finish() {
 func (c *conn) watchBy(p poller) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut {
+	if c.fd < 0 {
 		return nil
 	}
-	return p.add(c.fd, c.token)
+	return p.add(int(c.fd), c.token)
 }
 
 // read reads what is here into p: 0 and nil is the end, syscall.EAGAIN that
@@ -293,7 +301,7 @@ func (c *conn) read(p []byte) (n int, err error) {
 
 func (c *conn) readFD(p []byte) (n int, err error) {
 	for {
-		if n, err = c.loop.engine.system.read(c.fd, p); err != syscall.EINTR {
+		if n, err = c.loop.engine.system.read(int(c.fd), p); err != syscall.EINTR {
 			return max(n, 0), err
 		}
 	}
@@ -301,7 +309,7 @@ func (c *conn) readFD(p []byte) (n int, err error) {
 
 // pending is the descriptor's own error.
 func (c *conn) pending() error {
-	if err := c.loop.engine.system.failure(c.fd); err != nil {
+	if err := c.loop.engine.system.failure(int(c.fd)); err != nil {
 		return err
 	}
 	return syscall.ECONNRESET
@@ -313,7 +321,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.shut:
+	case c.fd < 0:
 		return 0, net.ErrClosed
 	case c.extra != nil && c.extra.failure != nil:
 		return 0, c.extra.failure
@@ -333,7 +341,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 // writeFD writes until all is out or the system takes no more.
 func (c *conn) writeFD(p []byte) (n int, err error) {
 	for n < len(p) {
-		k, err := c.loop.engine.system.write(c.fd, p[n:])
+		k, err := c.loop.engine.system.write(int(c.fd), p[n:])
 		n += max(k, 0)
 		if err != nil && err != syscall.EINTR {
 			c.blocked.Store(err == syscall.EAGAIN)
@@ -405,7 +413,7 @@ func (c *conn) pay() error {
 // halfClose tells the peer that nothing follows.
 func (c *conn) halfClose() error {
 	if c.tls == nil {
-		return c.loop.engine.system.shutdown(c.fd)
+		return c.loop.engine.system.shutdown(int(c.fd))
 	}
 	if err := c.tls.CloseWrite(); err != nil {
 		return err
@@ -419,7 +427,7 @@ func (c *conn) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.shut:
+	case c.fd < 0:
 		return net.ErrClosed
 	case c.blocked.Load():
 		c.fin = true
@@ -442,9 +450,17 @@ func (c *conn) ConnectionState() (s tls.ConnectionState) {
 	return s
 }
 
-// The addresses are those of the TCP connection.
-func (c *conn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local.Value()) }
-func (c *conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+// LocalAddr is that of the TCP connection, as RemoteAddr is.
+func (c *conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.common.Value().local) }
+
+func (c *conn) RemoteAddr() net.Addr {
+	common := c.common.Value()
+	ip := netip.AddrFrom16(c.ip)
+	if common.local.Addr().Is4() {
+		ip = ip.Unmap()
+	}
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip.WithZone(common.zone), c.port))
+}
 
 var errReads = errors.New("engine: the connection is read by its loop")
 

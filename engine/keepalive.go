@@ -111,7 +111,7 @@ func (c *conn) isSilent(heard *atomicTime, now, limit, wait uint32) {
 // ping sends one, unless something waits to be sent, or was the last to be.
 func (c *conn) ping() bool {
 	h := websocket.Header{Fin: true, Opcode: websocket.OpPing}
-	if c.client {
+	if c.common.Value().client {
 		var key [4]byte
 		rand.Read(key[:])
 		h.Masked, h.Key = true, binary.LittleEndian.Uint32(key[:])
@@ -119,7 +119,7 @@ func (c *conn) ping() bool {
 	frame := websocket.AppendHeader(nil, h)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut || c.bye || c.extra != nil || c.blocked.Load() {
+	if c.fd < 0 || c.bye || c.extra != nil || c.blocked.Load() {
 		return false
 	}
 	if c.tls != nil {

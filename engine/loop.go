@@ -164,7 +164,8 @@ func (l *loop) stop() {
 // adopt makes a connection of s, with t if that is not nil, and opens it.
 func (l *loop) adopt(s socket, t *secure, p websocket.Params, value any) *websocket.Conn {
 	p.Config.KeepAlive = -1 // the engine's own
-	c := &conn{loop: l, fd: s.fd, remote: s.remote, local: unique.Make(s.local), client: p.Client, tls: t}
+	c := &conn{loop: l, tls: t, fd: int32(s.fd), ip: s.remote.Addr().As16(), port: s.remote.Port()}
+	c.common = unique.Make(common{s.local, s.remote.Addr().Zone(), p.Client})
 	c.state.Store(running)
 	if t != nil {
 		t.c = c

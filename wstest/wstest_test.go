@@ -432,7 +432,8 @@ func TestRecorder(t *testing.T) {
 		p.ExpectEOF()
 		p.Close()
 		<-c.Context().Done()
-		require.Equal(t, `0s recv [masked text "Hello"]
+		require.Equal(t, `0s write-deadline none
+0s recv [masked text "Hello"]
 0s write-deadline 10s
 0s send [text "Hello"]
 1.5s recv 888872
