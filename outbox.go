@@ -314,13 +314,14 @@ func (o *outbox) post(op Opcode) bool {
 func (o *outbox) answer(payload []byte, patience time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.busy && o.pongWaits() && patience > 0 {
+	kicked := o.kicked && patience > 0 // its goroutine may be waiting for a processor, while pings come
+	if (o.busy || kicked) && o.pongWaits() && patience > 0 {
 		o.waitFor(context.Background(), patience)
 	}
 	if o.err != nil {
 		return
 	}
-	if (o.busy || o.stuck) && o.pongWaits() {
+	if (o.busy || kicked || o.stuck) && o.pongWaits() {
 		b, at := o.buf.b, o.buf.pong-1
 		h, n := ParseHeader(b[at:])
 		o.buf.b = append(b[:at], b[at+n+int(h.Len):]...)
