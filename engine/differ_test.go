@@ -141,8 +141,8 @@ func (s *scripted) SetWriteDeadline(time.Time) error { return nil }
 
 // loop is the trace of a loop, whose kernel does what kernel says: a byte for each
 // step.
-func (s streamed) loop(t *testing.T, kernel []byte) (tr trace) {
-	faked(t, func(t *testing.T, e *Engine, os *fake, _ *diary) {
+func (s streamed) loop(t *testing.T, kqueue bool, kernel []byte) (tr trace) {
+	fakedWith(t, kqueue, func(t *testing.T, e *Engine, os *fake, _ *diary) {
 		e.Handler = tr.handler()
 		e.Options.Config = s.p.Config
 		stale := os.open() // a descriptor that has had an owner, of whom events are left
@@ -216,7 +216,13 @@ func clones(parts [][]byte) (all [][]byte) {
 // same compares a loop with Serve.
 func (s streamed) same(t *testing.T, kernel []byte) {
 	t.Helper()
-	want, got := s.serve(t), s.loop(t, kernel)
+	s.sameWith(t, false, kernel)
+	s.sameWith(t, true, kernel)
+}
+
+func (s streamed) sameWith(t *testing.T, kqueue bool, kernel []byte) {
+	t.Helper()
+	want, got := s.serve(t), s.loop(t, kqueue, kernel)
 	require.Equal(t, want.calls, got.calls)
 	limited := len(kernel) > 0
 	if s.end != io.EOF && limited { // what is not out by then is lost

@@ -21,6 +21,7 @@ type fake struct {
 	sockets map[int]*fakeSocket // that are open
 	pollers []*fakePoller
 	few     int   // how many pollers there may be; 0: any number
+	kqueue  bool  // they speak like kqueues, else like epolls
 	faults  error // what was done to descriptors that are not open
 	polls   int
 }
@@ -45,6 +46,7 @@ type fakeSocket struct {
 
 type fakePoller struct {
 	os     *fake
+	ledger ledger // of a kqueue
 	queue  []event
 	wake   chan struct{}
 	err    error // of the next wait
@@ -188,6 +190,7 @@ func (p *fakePoller) add(fd int, t token) error {
 	p.os.mu.Lock()
 	s := p.os.of("add", fd)
 	s.poller, s.token = p, t
+	p.ledger.add(fd, t)
 	bits := writable
 	if len(s.in) > 0 || s.end != nil {
 		bits |= readable
@@ -200,6 +203,7 @@ func (p *fakePoller) add(fd int, t token) error {
 func (p *fakePoller) remove(fd int) error {
 	p.os.mu.Lock()
 	defer p.os.mu.Unlock()
+	p.ledger.remove(fd)
 	if s := p.os.of("remove", fd); s != nil {
 		s.poller = nil
 	}
@@ -207,6 +211,7 @@ func (p *fakePoller) remove(fd int) error {
 }
 
 func (p *fakePoller) wait(into []event, block bool) (n int, err error) {
+	p.ledger.begin()
 	for {
 		p.os.mu.Lock()
 		p.os.polls++
@@ -218,14 +223,38 @@ func (p *fakePoller) wait(into []event, block bool) (n int, err error) {
 			p.os.mu.Unlock()
 			return 0, err
 		}
-		n = copy(into, p.queue)
-		p.queue = p.queue[n:]
+		if p.os.kqueue {
+			n, p.queue = p.ledger.events(p.changes(), into), nil
+		} else {
+			n = copy(into, p.queue)
+			p.queue = p.queue[n:]
+		}
 		p.os.mu.Unlock()
 		if n > 0 || !block {
 			return n, nil
 		}
 		<-p.wake
 	}
+}
+
+// changes are what a kqueue makes of the queue: it knows descriptors that are open,
+// and both directions by themselves.
+func (p *fakePoller) changes() (all []change) {
+	for _, ev := range p.queue {
+		for fd, s := range p.os.sockets {
+			if s.poller != p || s.token != ev.token {
+				continue
+			}
+			end, err := ev.bits&halfClosed != 0, ev.bits&dead != 0
+			if ev.bits&(writable|dead) != 0 {
+				all = append(all, change{fd, false, err || s.shut, err})
+			}
+			if ev.bits&(readable|halfClosed|dead) != 0 {
+				all = append(all, change{fd, true, end || err, err})
+			}
+		}
+	}
+	return all
 }
 
 func (p *fakePoller) close() error {
@@ -320,11 +349,20 @@ func (f *fake) fault() error {
 }
 
 // faked runs f in a bubble, with an engine of one loop on a fake system that
-// echoes and notes, and ends the engine: then nothing may be left.
+// echoes and notes, and ends the engine: then nothing may be left. It does so with
+// each kind of poller.
 func faked(t *testing.T, f func(t *testing.T, e *Engine, os *fake, d *diary)) {
+	t.Helper()
+	for _, kqueue := range []bool{false, true} {
+		fakedWith(t, kqueue, f)
+	}
+}
+
+func fakedWith(t *testing.T, kqueue bool, f func(t *testing.T, e *Engine, os *fake, d *diary)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		os := newFake()
+		os.kqueue = kqueue
 		d := newDiary()
 		e := &Engine{Handler: d.echo(), Loops: 1, system: os}
 		e.Options.Config.KeepAlive = -1

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"net"
-	"net/netip"
 	"os"
 	"syscall"
 )
@@ -12,52 +10,15 @@ import (
 
 var operatingSystem system = linux{}
 
-type linux struct{}
+type linux struct{ unix }
 
-func (linux) read(fd int, p []byte) (int, error)  { return syscall.Read(fd, p) }
-func (linux) write(fd int, p []byte) (int, error) { return syscall.Write(fd, p) }
-func (linux) shutdown(fd int) error               { return syscall.Shutdown(fd, syscall.SHUT_WR) }
-func (linux) close(fd int) error                  { return syscall.Close(fd) }
-
-func (linux) failure(fd int) error {
-	n, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
-	if err != nil || n == 0 {
-		return err
+// duplicate returns another descriptor for the same socket.
+func duplicate(fd uintptr) (int, error) {
+	n, _, err := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
+	if err != 0 {
+		return -1, err
 	}
-	return syscall.Errno(n)
-}
-
-// take takes the socket out of nc, which it closes: what the runtime holds for nc
-// is more than what the engine does.
-func take(nc net.Conn) (s socket, ok bool) {
-	t, ok := nc.(*net.TCPConn)
-	if !ok {
-		return s, false
-	}
-	s.local, s.remote = addrPort(t.LocalAddr()), addrPort(t.RemoteAddr())
-	rc, err := t.SyscallConn()
-	if err != nil {
-		return s, false
-	}
-	t.SetKeepAlive(false)
-	dup := syscall.EBADF
-	err = rc.Control(func(fd uintptr) {
-		var n uintptr
-		n, _, dup = syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
-		s.fd = int(n)
-	})
-	if err != nil || dup != 0 { // such as for want of descriptors
-		return s, false
-	}
-	t.Close()
-	return s, true
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		return t.AddrPort()
-	}
-	return netip.AddrPort{}
+	return int(n), nil
 }
 
 // An epoll is a poller. Every descriptor is added once, for all that may become
