@@ -64,7 +64,8 @@ func Accept(w http.ResponseWriter, r *http.Request, o *AcceptOptions) (*Conn, er
 // Upgrade is the first half of Accept, for those who bring their own I/O: it
 // takes the network connection over from net/http and completes the handshake.
 // Accept then calls [NewConn] with what it returned. Input that came along with
-// the request is the first that the net.Conn yields.
+// the request is the first that the net.Conn yields; if there is some, its method
+// Early() (net.Conn, []byte) returns the connection without it, and it.
 func Upgrade(w http.ResponseWriter, r *http.Request, o *AcceptOptions) (net.Conn, Params, error) {
 	if o == nil {
 		o = new(AcceptOptions)
@@ -275,3 +276,6 @@ func (c *earlyConn) Read(p []byte) (int, error) {
 
 // NetConn returns the connection itself.
 func (c *earlyConn) NetConn() net.Conn { return c.Conn }
+
+// Early returns the connection itself, and the input.
+func (c *earlyConn) Early() (net.Conn, []byte) { return c.Conn, c.early }

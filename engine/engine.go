@@ -11,8 +11,8 @@
 //	}}
 //	http.Handle("/echo", e)
 //
-// On Linux, connections over bare TCP are served so, and those over TLS if the
-// server listens by [Engine.Listener]:
+// On Linux, macOS and the BSDs, connections over bare TCP are served so, and those
+// over TLS if the server listens by [Engine.Listener]:
 //
 //	l, err := net.Listen("tcp", ":443")
 //	...
@@ -20,8 +20,7 @@
 //
 // All others, which are TLS without it, pipes and other systems, are served by
 // websocket.Conn.Serve on a goroutine each, with the same Handler: the program
-// need not know. A connection on which input came along with the request, which
-// clients must not send, is one of them.
+// need not know.
 //
 // Use it for many connections of which few are active at a time. With few
 // connections, or when each has a goroutine of its own to do, websocket.Server
@@ -92,7 +91,8 @@ var errShutdown = fmt.Errorf("engine: shut down: %w", net.ErrClosed)
 // ServeHTTP upgrades a request and hands the connection to a loop, or answers
 // with an error status, and returns. It calls Handler.Open.
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if e.isClosing() {
+	l, ok := e.join() // before the answer: who gets one is told if the engine shuts down
+	if !ok {
 		w.Header().Set("Retry-After", "1")
 		if r.ProtoMajor < 2 {
 			w.Header().Set("Connection", "close")
@@ -100,6 +100,16 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
 		return
 	}
+	var nc net.Conn
+	adopted := false
+	defer func() {
+		if !adopted { // it was refused, or a callback has panicked
+			if nc != nil {
+				nc.Close()
+			}
+			e.left()
+		}
+	}()
 	nc, p, err := websocket.Upgrade(w, r, &e.Options)
 	if err != nil {
 		return
@@ -108,7 +118,8 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.Value != nil {
 		value = e.Value(r)
 	}
-	e.adopt(nc, p, value)
+	adopted = true
+	e.adopt(l, nc, p, value)
 }
 
 // Adopt serves a connection that has been upgraded, as by websocket.Upgrade; p
@@ -117,26 +128,38 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // it, and TCP's own keepalive is switched off; Conn.NetConn has its addresses and
 // tls.Conn's method ConnectionState. Handler.Open has returned when Adopt does. The error
 // is that the engine is shut down, and wraps net.ErrClosed; nc is closed then.
+//
+// Who has read from the connection already, such as by the bufio.Reader of a hijack,
+// gives Adopt a net.Conn that yields that first, and has a method
+// Early() (net.Conn, []byte) that returns the connection itself and what was read,
+// which is the engine's from then on. What websocket.Upgrade returns is like that.
 func (e *Engine) Adopt(nc net.Conn, p websocket.Params) (*websocket.Conn, error) {
-	return e.adopt(nc, p, nil)
-}
-
-func (e *Engine) adopt(nc net.Conn, p websocket.Params, value any) (*websocket.Conn, error) {
 	l, ok := e.join()
 	if !ok {
 		nc.Close()
 		return nil, errShutdown
 	}
+	return e.adopt(l, nc, p, nil), nil
+}
+
+// adopt serves a connection that was counted in; l is nil if there are no loops.
+func (e *Engine) adopt(l *loop, nc net.Conn, p websocket.Params, value any) *websocket.Conn {
 	if l != nil {
-		t, under := underTLS(nc)
+		inner, early := nc, []byte(nil)
+		if e, ok := nc.(interface{ Early() (net.Conn, []byte) }); ok {
+			inner, early = e.Early()
+		}
+		t, under := underTLS(inner)
 		if under != nil {
 			if s, ok := take(under.TCPConn); ok {
+				s.early = early
 				sec := &secure{Conn: t}
 				under.with.Store(sec)
-				return l.adopt(s, sec, p, value), nil
+				return l.adopt(s, sec, p, value)
 			}
-		} else if s, ok := take(bare(nc)); ok {
-			return l.adopt(s, nil, p, value), nil
+		} else if s, ok := take(bare(inner)); ok {
+			s.early = early
+			return l.adopt(s, nil, p, value)
 		}
 	}
 	c := websocket.NewConn(nc, p)
@@ -149,7 +172,7 @@ func (e *Engine) adopt(nc net.Conn, p websocket.Params, value any) (*websocket.C
 		go c.Close(websocket.CloseGoingAway, "")
 	}
 	go e.serve(c)
-	return c, nil
+	return c
 }
 
 // serve serves a connection that no loop can.

@@ -3,12 +3,15 @@ package engine
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -246,8 +249,8 @@ func TestShutdownCut(t *testing.T) {
 	p.ExpectEOF()
 }
 
-// What is no bare TCP connection is served by a goroutine, as are those on which
-// input came along with the request; the handler sees no difference (A107).
+// What is no bare TCP connection is served by a goroutine; the handler sees no
+// difference.
 func TestFallback(t *testing.T) {
 	t.Run("pipe", func(t *testing.T) {
 		d := newDiary()
@@ -256,22 +259,6 @@ func TestFallback(t *testing.T) {
 		_, err := e.Adopt(a, websocket.Params{})
 		require.NoError(t, err)
 		fallback(t, e, d, wstest.NewPeer(t, b, wstest.Client))
-	})
-	t.Run("early", func(t *testing.T) {
-		d := newDiary()
-		e := &Engine{Handler: d.echo()}
-		s := httptest.NewServer(e)
-		defer s.Close()
-		nc, err := net.Dial("tcp", s.URL[len("http://"):])
-		require.NoError(t, err)
-		defer nc.Close()
-		p := wstest.NewPeer(t, nc, wstest.Client)
-		p.Send(append([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"),
-			p.Bytes(wstest.Frame{Op: websocket.OpText, Payload: "early"})...))
-		p.Response()
-		p.ExpectText("early")
-		fallback(t, e, d, p)
 	})
 	t.Run("TLS", func(t *testing.T) {
 		d := newDiary()
@@ -297,7 +284,85 @@ func fallback(t *testing.T, e *Engine, d *diary, p *wstest.Peer) {
 	go func() { down <- e.Shutdown(bg) }()
 	p.ExpectClose(websocket.CloseGoingAway)
 	p.SendFrames(wstest.CloseFrame(websocket.CloseGoingAway, ""))
+	p.ExpectEOF()
+	p.Close()
 	require.NoError(t, <-down)
 	require.ErrorIs(t, <-d.ends, net.ErrClosed)
 	require.Equal(t, "open", d.all()[0])
+}
+
+// Who was let in is told when the engine shuts down before it is served.
+func TestShutdownMeanwhile(t *testing.T) {
+	d := newDiary()
+	e := &Engine{Handler: d.echo()}
+	down := make(chan error)
+	e.Value = func(*http.Request) any { // after the answer
+		go func() { down <- e.Shutdown(bg) }()
+		for !e.isClosing() {
+			runtime.Gosched()
+		}
+		return nil
+	}
+	s := httptest.NewServer(e)
+	defer s.Close()
+	p := dial(t, s.URL)
+	p.ExpectClose(websocket.CloseGoingAway)
+	p.SendFrames(wstest.CloseFrame(websocket.CloseGoingAway, ""))
+	p.ExpectEOF()
+	p.Close()
+	require.NoError(t, <-down)
+	require.ErrorIs(t, <-d.ends, net.ErrClosed)
+	require.Zero(t, e.Len())
+}
+
+// A Value that panics ends its own connection and no more (A77).
+func TestValuePanics(t *testing.T) {
+	e := &Engine{Value: func(*http.Request) any { panic(http.ErrAbortHandler) }}
+	s := httptest.NewServer(e)
+	defer s.Close()
+	dial(t, s.URL).ExpectEOF()
+	require.NoError(t, e.Shutdown(bg))
+}
+
+// Input that comes with the request, or before the engine has the connection, is
+// the first that the handler gets, however it is cut (A11, A107).
+func TestEarlyInput(t *testing.T) {
+	frames := append(masked(websocket.OpText, "early"), masked(websocket.OpText, strings.Repeat("more", 500))...)
+	const request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	for _, secure := range []bool{false, true} {
+		for _, with := range []int{0, 1, 3, 11, 12, len(frames)} { // so much comes with the request, the rest before adoption
+			t.Run(fmt.Sprintf("TLS=%v with=%d", secure, with), func(t *testing.T) {
+				d := newDiary()
+				e := &Engine{Handler: d.echo()}
+				sent := make(chan struct{})
+				e.Value = func(*http.Request) any { <-sent; return nil }
+				s := httptest.NewUnstartedServer(e)
+				s.Listener = e.Listener(s.Listener)
+				var nc net.Conn
+				var err error
+				if secure {
+					s.StartTLS()
+					nc, err = tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+				} else {
+					s.Start()
+					nc, err = net.Dial("tcp", s.Listener.Addr().String())
+				}
+				require.NoError(t, err)
+				defer s.Close()
+				defer nc.Close()
+				p := wstest.NewPeer(t, nc, wstest.Client)
+				p.Send(append([]byte(request), frames[:with]...))
+				p.Response()
+				p.Send(frames[with:])
+				close(sent)
+				p.ExpectText("early")
+				p.ExpectText(strings.Repeat("more", 500))
+				for c := range e.Conns() {
+					require.IsType(t, &conn{}, c.NetConn(), "a loop's")
+				}
+				fallback(t, e, d, p)
+			})
+		}
+	}
 }

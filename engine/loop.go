@@ -176,6 +176,9 @@ func (l *loop) adopt(s socket, t *secure, p websocket.Params, value any) *websoc
 	c.ws.Value = value
 	l.table.add(c, l.engine.clock.now.Load())
 	c.ended = c.ws.Feed(nil, &l.engine.Handler) != nil
+	if len(s.early) > 0 {
+		c.feed(s.early)
+	}
 	if l.engine.isClosing() {
 		c.ws.Close(websocket.CloseGoingAway, "")
 	}

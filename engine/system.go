@@ -48,4 +48,5 @@ const (
 type socket struct {
 	fd            int
 	local, remote netip.AddrPort
+	early         []byte // was read from it before
 }
