@@ -3,11 +3,16 @@
 package engine
 
 import (
+	"io"
+	"log"
+	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -16,14 +21,21 @@ import (
 
 // idle_linux_test.go measures what an idle connection holds.
 
-// rawClient makes a WebSocket connection that costs this process a descriptor only.
-func rawClient(t *testing.T, to *net.TCPAddr) int {
+// rawDial makes a connection that costs this process a descriptor only.
+func rawDial(t *testing.T, to *net.TCPAddr) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	addr := syscall.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())}
 	require.NoError(t, syscall.Connect(fd, &addr))
-	_, err = syscall.Write(fd, []byte("GET / HTTP/1.1\r\nHost: "+to.String()+"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+	return fd
+}
+
+// rawClient makes a WebSocket connection of one.
+func rawClient(t *testing.T, to *net.TCPAddr) int {
+	t.Helper()
+	fd := rawDial(t, to)
+	_, err := syscall.Write(fd, []byte("GET / HTTP/1.1\r\nHost: "+to.String()+"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"))
 	require.NoError(t, err)
 	answer := make([]byte, 4096)
@@ -33,18 +45,21 @@ func rawClient(t *testing.T, to *net.TCPAddr) int {
 	return fd
 }
 
+// inUse is what this process uses: heap and stacks, when it is quiet.
 func inUse() int {
-	var m runtime.MemStats
-	for range 3 { // the first cycles free what pools hold
+	least := math.MaxInt
+	for range 7 { // the first cycles free what pools hold
 		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		least = min(least, int(m.HeapAlloc+m.StackInuse))
 	}
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc + m.StackInuse)
+	return least
 }
 
 // A connection that is idle holds 512 bytes at most, also after it has been busy.
 func TestIdleMemory(t *testing.T) {
-	const n, most = 5000, 512
+	const n, most = 9000, 512
 	var files syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
 	if files.Cur < 2*n+500 {
@@ -86,4 +101,47 @@ func TestIdleMemory(t *testing.T) {
 	each = (inUse() - before) / n
 	t.Log("idle again:", each, "bytes")
 	require.LessOrEqual(t, each, most)
+}
+
+// A98: who begins a handshake of TLS and does not go on is dropped by
+// http.Server.ReadHeaderTimeout, has little memory until then, and keeps nobody out.
+func TestPartialHandshakes(t *testing.T) {
+	const n, most = 500, 32 << 10
+	d := newDiary()
+	e := &Engine{Handler: d.echo()}
+	s := httptest.NewUnstartedServer(e)
+	s.Listener = e.Listener(s.Listener)
+	s.Config.ReadHeaderTimeout = 2 * time.Second
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer func() {
+		require.NoError(t, e.Shutdown(bg))
+		s.Close()
+	}()
+	cfg := s.Client().Transport.(*http.Transport).TLSClientConfig
+	require.NoError(t, dialTLS(t, s.URL, cfg).Close()) // makes what is made once
+	require.ErrorIs(t, <-d.ends, io.ErrUnexpectedEOF)
+	before := inUse()
+	var fds []int
+	for i := range n {
+		fd := rawDial(t, s.Listener.Addr().(*net.TCPAddr))
+		defer syscall.Close(fd)
+		_, err := syscall.Write(fd, []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")[:i%12])
+		require.NoError(t, err)
+		fds = append(fds, fd)
+	}
+	each := (inUse() - before) / n
+	t.Log("begun:", each, "bytes")
+	require.LessOrEqual(t, each, most)
+	p := dialTLS(t, s.URL, cfg)
+	p.SendText("x")
+	p.ExpectText("x")
+	require.NoError(t, p.Close())
+	b := make([]byte, 100)
+	for _, fd := range fds {
+		for got := 1; got > 0; {
+			got, _ = syscall.Read(fd, b)
+		}
+	}
+	require.ErrorIs(t, <-d.ends, io.ErrUnexpectedEOF)
 }
