@@ -17,7 +17,7 @@ const faults = {
   cut: "Connections are reset after about two seconds, at any byte.",
   halfopen: "The shop’s side is reset, and the server is not told: it finds out by a ping, or when the shop comes back.",
   stall: "Nothing passes for two seconds, and then the connection is reset.",
-  mixed: "One of the three, by chance.",
+  mixed: "Every connection meets one of the three after about two seconds, by chance.",
 };
 
 async function ask(method, data) {
@@ -47,7 +47,8 @@ const time = (ms) => ms >= 1000 ? `${(ms / 1000).toFixed(1)} s` : `${ms.toFixed(
 const many = (n, one, more) => `${count(n)} ${n === 1 ? one : more}`;
 
 function show(s) {
-  set("share", s.sent ? percent(s.arrived, s.sent) : "–");
+  set("share", s.sent ? percent(s.arrived, s.sent) : "0 %");
+  $("summary").classList.toggle("none", s.sent === 0);
   const bar = $("bar");
   bar.firstElementChild.style.width = `${s.sent ? s.arrived / s.sent * 100 : 0}%`;
   bar.setAttribute("aria-valuenow", s.sent ? Math.floor(s.arrived / s.sent * 100) : 0);

@@ -29,6 +29,9 @@ $("auto").checked = memory.auto;
 let connections = 0, reporting = 0;
 const open = new Map(); // by number: what is to be confirmed
 const done = [];        // the latest that are, newest first
+const shown = 20;
+const items = new Map(); // by order: its element
+let drawing = 0;
 const response = await fetch("proxy");
 const session = new Session(address("session/shop", await response.text()), {
   base: 100, max: 1000, good: 500, // the dispatcher's network is known to be bad
@@ -130,10 +133,6 @@ function confirmAll() {
 
 /* What is seen. */
 
-const shown = 30;
-const items = new Map(); // by order: its element
-let drawing = 0;
-
 // draw shows everything soon, however much happens until then.
 function draw() {
   drawing ||= setTimeout(() => {
@@ -170,11 +169,12 @@ function fill(list, wanted) {
 function item(o) {
   let e = items.get(o);
   if (!e) {
-    const when = element("time", "soft", new Date(o.time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+    const when = element("time", "", new Date(o.time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
     when.dateTime = new Date(o.time).toISOString();
     const button = element("button", "");
     button.addEventListener("click", () => confirm(o));
-    e = element("li", "order", element("span", "no", `#${o.id}`), element("strong", "", o.item), element("span", "soft", `for ${o.for}`), when, button);
+    e = element("li", "order", element("span", "no", `#${o.id}`), element("strong", "", o.item), 
+      element("span", "soft", `for ${o.for} · `, when), button);
     items.set(o, e);
   }
   const button = e.querySelector("button");

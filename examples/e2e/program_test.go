@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"bufio"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+)
+
+// launch builds and starts an example, as anybody would, and returns the first
+// address that it prints.
+func launch(t *testing.T, name string, args ...string) string {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no SIGTERM to end the program with")
+	}
+	program := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-o", program, "./examples/"+name)
+	build.Dir = filepath.Join("..", "..")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	cmd := exec.Command(program, args...)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		require.NoError(t, cmd.Wait())
+	})
+	r := bufio.NewReader(stdout)
+	line, err := r.ReadString('\n')
+	require.NoError(t, err)
+	go io.Copy(io.Discard, r)
+	url := regexp.MustCompile(`http://[^/\s]+`).FindString(line)
+	require.NotEmpty(t, url, line)
+	return url
+}
+
+// A wire is a way to a program that can be cut.
+type wire struct {
+	url string
+
+	mu   sync.Mutex
+	open map[net.Conn]bool
+	down bool
+}
+
+func newWire(t *testing.T, url string) *wire {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	w := &wire{url: "http://" + l.Addr().String(), open: make(map[net.Conn]bool)}
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		w.cut()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			a, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil || !w.add(a, b) {
+				a.Close()
+				continue
+			}
+			pass := func(to, from net.Conn) {
+				io.Copy(to, from)
+				to.Close()
+				from.Close()
+			}
+			wg.Go(func() { pass(a, b) })
+			wg.Go(func() { pass(b, a) })
+		}
+	})
+	return w
+}
+
+func (w *wire) add(a, b net.Conn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down {
+		b.Close()
+		return false
+	}
+	w.open[a], w.open[b] = true, true
+	return true
+}
+
+// cut ends all connections, and there are no others until mend.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = true
+	for c := range maps.Keys(w.open) {
+		c.Close()
+	}
+	clear(w.open)
+}
+
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = false
+}
+
+// evaluate has a result.
+func evaluate[T any](js string) chromedp.Action[T] { return chromedp.Evaluate[T](js) }
+
+// text is true when an element has exactly this text.
+func text(id, text string) string {
+	return "document.getElementById(" + quote(id) + ").textContent === " + quote(text)
+}
+
+// fitsWide is fits for pages that scroll: nothing is wider than the window.
+const fitsWide = `visualViewport.scale === 1 && document.documentElement.scrollWidth <= innerWidth
+	&& [...document.querySelectorAll("button, input, a, td, dd, h1, h2")].filter((e) => e.checkVisibility({visibilityProperty: true}))
+		.map((e) => e.getBoundingClientRect()).every((r) => r.left >= 0 && r.right <= innerWidth)`
+
+// pictures takes screenshots of the whole page in both widths and schemes, and
+// sees that nothing sticks out.
+func (p *tab) pictures(name string) {
+	p.t.Helper()
+	sizes := map[string]chromedp.Action[chromedp.Void]{
+		"1280": chromedp.EmulateViewport(1280, 900),
+		"390":  chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch),
+	}
+	for _, size := range slices.Sorted(maps.Keys(sizes)) {
+		for _, scheme := range []string{"dark", "light"} {
+			p.do(sizes[size], command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+				Features: []*emulation.MediaFeature{
+					{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+				},
+			}))
+			p.until(fitsWide)
+			png := get(p, chromedp.FullScreenshot(100))
+			require.NoError(p.t, os.WriteFile(filepath.Join(p.b.pictures, name+"-"+size+"-"+scheme+".png"), png, 0o666))
+		}
+	}
+	p.do(desktop)
+}
