@@ -79,16 +79,16 @@ type dispatcher struct {
 	shops session.Server // for the shops' pages
 	desks session.Server // for the dispatcher's own
 
-	mu      sync.Mutex
-	known   []*shop // in the order in which they came
-	pages   map[*session.Session]*shop
-	unmade  []*order // of nobody, as long as there is no shop
-	last    int      // ID
-	turn    int      // whose the next order is
-	latest  []*order // newest first
-	opened  int      // sessions of shops
-	conns   int      // of them
-	shown   map[*session.Session]string
+	mu     sync.Mutex
+	known  []*shop // in the order in which they came
+	pages  map[*session.Session]*shop
+	unmade []*order // of nobody, as long as there is no shop
+	last   int      // ID
+	turn   int      // whose the next order is
+	latest []*order // newest first
+	opened int      // sessions of shops
+	conns  int      // of them
+	shown  map[*session.Session]string
 }
 
 func newDispatcher(p *proxy) *dispatcher {
