@@ -85,24 +85,28 @@ func TestDifferencesAddUp(t *testing.T) {
 	var s store
 	g := newGateway("g", nil)
 	old := difference{}
-	forgotten := false
-	for range 3000 {
+	all, some := 0, 0
+	for range 20_000 {
 		for range r.IntN(4) {
-			key := fmt.Sprint("k", r.IntN(150))
-			if r.IntN(2) == 0 {
+			key := fmt.Sprint("k", r.IntN(180))
+			if r.IntN(8) > 0 {
 				s.delete(key)
 			} else {
 				require.NoError(t, s.set(key, fmt.Sprint(r.IntN(3))))
 			}
 		}
-		if r.IntN(100) > 0 && g.version+1 > s.version/2 && r.IntN(4) > 0 {
+		if r.IntN(500) > 0 {
 			continue // it is away
 		}
 		before, version := g.copy(), g.version
 		applied := map[string]bool{}
 		g.apply = func(c change) { applied[c.Key] = true }
 		d := s.since(version)
-		forgotten = forgotten || d.All
+		if d.All {
+			all++
+		} else {
+			some++
+		}
 		g.message(nil, "changes", encode(d))
 		require.Equal(t, s.values(), g.copy())
 		require.Equal(t, s.version, g.version)
@@ -122,6 +126,8 @@ func TestDifferencesAddUp(t *testing.T) {
 		require.Equal(t, s.values(), g.copy())
 		old = d
 	}
+	require.Positive(t, all)
+	require.Positive(t, some)
 	for i := range maxDeleted + 1 { // more than is remembered
 		require.NoError(t, s.set(fmt.Sprint("d", i), ""))
 		s.delete(fmt.Sprint("d", i))

@@ -69,12 +69,16 @@ func (g *gateway) state(s reconnect.State) {
 	}
 }
 
-// gap: messages are missing, perhaps because this server does not know the
-// session. It does not matter which ones: the version says it all.
+// gap: messages are missing. It does not matter which ones, the version says it
+// all; and if it is the session that is lost, that has been said: the greeting of
+// this connection goes into the session that follows.
 func (g *gateway) gap(_ *session.Session, gap session.Gap) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.fresh = g.fresh || gap.Lost
+	if gap.Lost {
+		g.fresh = true
+		return
+	}
 	g.greet()
 }
 

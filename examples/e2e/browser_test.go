@@ -1,5 +1,5 @@
-// Package e2e tests the examples with real browsers: it builds a server, starts
-// it, and visits it with a headless Chromium.
+// Package e2e tests the examples with real browsers: it builds the programs, starts
+// them, and visits them with a headless Chromium.
 //
 //	cd examples/e2e && go test .
 //

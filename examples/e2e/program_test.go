@@ -119,9 +119,6 @@ func (w *wire) mend() {
 	w.down = false
 }
 
-// evaluate has a result.
-func evaluate[T any](js string) chromedp.Action[T] { return chromedp.Evaluate[T](js) }
-
 // text is true when an element has exactly this text.
 func text(id, text string) string {
 	return "document.getElementById(" + quote(id) + ").textContent === " + quote(text)
@@ -132,8 +129,8 @@ const fitsWide = `visualViewport.scale === 1 && document.documentElement.scrollW
 	&& [...document.querySelectorAll("button, input, a, td, dd, h1, h2")].filter((e) => e.checkVisibility({visibilityProperty: true}))
 		.map((e) => e.getBoundingClientRect()).every((r) => r.left >= 0 && r.right <= innerWidth)`
 
-// pictures takes screenshots of the whole page in both widths and schemes, and
-// sees that nothing sticks out.
+// pictures sees that nothing sticks out of the page, in both widths, and takes
+// screenshots of it in both schemes if they are wanted.
 func (p *tab) pictures(name string) {
 	p.t.Helper()
 	sizes := map[string]chromedp.Action[chromedp.Void]{
@@ -141,6 +138,11 @@ func (p *tab) pictures(name string) {
 		"390":  chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch),
 	}
 	for _, size := range slices.Sorted(maps.Keys(sizes)) {
+		if os.Getenv("SCREENSHOTS") == "" {
+			p.do(sizes[size])
+			p.until(fitsWide)
+			continue
+		}
 		for _, scheme := range []string{"dark", "light"} {
 			p.do(sizes[size], command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 				Features: []*emulation.MediaFeature{

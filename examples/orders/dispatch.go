@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -21,8 +22,8 @@ const (
 	maxShops   = 100
 	maxName    = 32     // characters
 	maxAtOnce  = 1000   // orders
-	maxOrders  = 20_000 // that have not arrived
-	maxOpen    = 200    // unconfirmed orders that a page is told of when it comes
+	maxOrders  = 20_000 // that are not confirmed
+	perMessage = 200    // unconfirmed orders that a page is told of when it comes
 	keepLatest = 12
 	tick       = 100 * time.Millisecond
 )
@@ -97,7 +98,8 @@ func newDispatcher(p *proxy) *dispatcher {
 		Config: session.Config{
 			Message: d.message,
 			Methods: map[string]session.Method{"confirm": d.confirm},
-			MaxAge:  -1, // an order does not spoil: it is kept until the shop has it
+			MaxAge:  -1,      // an order does not spoil: it is kept until the shop has it
+			Buffer:  8 << 20, // maxOrders, all in one shop
 		},
 		Open:  func(*session.Session) { d.count(&d.opened, 1) },
 		Close: d.gone,
@@ -158,11 +160,11 @@ type join struct {
 	Last int    `json:"last"` // the highest number it has had
 }
 
-// A welcome is the answer, before any order.
+// A welcome is the answer, before any order. What has arrived already and is not
+// confirmed comes after it.
 type welcome struct {
-	Run  string   `json:"run"`
-	Last int      `json:"last"` // orders follow from the next number on
-	Open []*order `json:"open"` // arrived already, and not confirmed
+	Run  string `json:"run"`
+	Last int    `json:"last"` // orders follow from the next number on
 }
 
 // join goes on with a shop where its page says that it is, so that nothing comes
@@ -180,14 +182,10 @@ func (d *dispatcher) join(s *session.Session, q join) {
 	if q.Run == d.id {
 		v.settle(min(q.Last, v.given))
 	}
-	w := welcome{Run: d.id, Last: v.arrived, Open: []*order{}}
-	for _, o := range v.open {
-		w.Open = append(w.Open, o)
-	}
-	slices.SortFunc(w.Open, func(a, b *order) int { return cmp.Compare(a.Number, b.Number) })
-	w.Open = w.Open[max(len(w.Open)-maxOpen, 0):]
-	if s.Send("welcome", encode(w)) != nil {
-		return // the session is over: another one will come
+	s.Send("welcome", encode(welcome{Run: d.id, Last: v.arrived}))
+	open := slices.SortedFunc(maps.Values(v.open), func(a, b *order) int { return cmp.Compare(a.Number, b.Number) })
+	for some := range slices.Chunk(open, perMessage) {
+		s.Send("open", encode(some))
 	}
 	for _, o := range v.waiting {
 		o.mark = 0
@@ -321,10 +319,10 @@ func (d *dispatcher) send(count int) error {
 	defer d.mu.Unlock()
 	pending := len(d.unmade)
 	for _, v := range d.known {
-		pending += len(v.waiting)
+		pending += len(v.waiting) + len(v.open)
 	}
 	if pending+count > maxOrders {
-		return &session.Error{Code: "too_many", Message: "so many orders wait already that there is no room for more"}
+		return &session.Error{Code: "too_many", Message: "so many orders are not confirmed that there is no room for more"}
 	}
 	for range count {
 		d.last++

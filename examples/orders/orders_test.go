@@ -68,7 +68,7 @@ type page struct {
 
 	mu       sync.Mutex
 	memory   join
-	open     []*order // from the last welcome
+	open     []*order // after the welcome
 	received []int    // the orders' numbers
 	ids      map[int]int
 	moved    bool
@@ -117,7 +117,11 @@ func (p *page) message(_ *session.Session, name string, data []byte) {
 	case "welcome":
 		var w welcome
 		json.Unmarshal(data, &w)
-		p.memory.Run, p.memory.Last, p.open = w.Run, w.Last, w.Open
+		p.memory.Run, p.memory.Last = w.Run, w.Last
+	case "open":
+		var some []*order
+		json.Unmarshal(data, &some)
+		p.open = append(p.open, some...)
 	case "order":
 		var o order
 		json.Unmarshal(data, &o)

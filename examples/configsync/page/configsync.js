@@ -142,9 +142,10 @@ function showKey(parts, { value, version }, item) {
 /* A server: it can be killed, and started again. */
 
 function makeServer({ name }) {
-  const button = (text, method, className = "") => {
+  const button = (text, method, says, className = "") => {
     const e = element("button", className, text);
-    e.setAttribute("aria-label", `${text}: server ${name}`);
+    e.title = `${says} server ${name}`;
+    e.setAttribute("aria-label", e.title);
     e.addEventListener("click", () => ask(method, { server: name }));
     return e;
   };
@@ -152,7 +153,7 @@ function makeServer({ name }) {
   const letter = element("span", "letter", name);
   letter.dataset.server = name;
   letter.setAttribute("aria-hidden", "true");
-  const kill = button("Kill", "kill", "danger"), start = button("Start", "start", "primary"), cut = button("Cut connections", "cut");
+  const kill = button("Kill", "kill", "Kill", "danger"), start = button("Start", "start", "Start", "primary"), cut = button("Cut", "cut", "Cut the connections of");
   kill.id = `kill-${name}`;
   start.id = `start-${name}`;
   cut.id = `cut-${name}`;
@@ -166,7 +167,8 @@ function showServer(parts, { addr, up, gateways }) {
   set(parts.badge, up ? "running" : "dead");
   parts.badge.className = `badge ${up ? "all" : "dead"}`;
   parts.letter.classList.toggle("off", !up);
-  set(parts.about, up ? `${addr}, ${gateways} ${gateways === 1 ? "gateway" : "gateways"}` : `${addr}, nobody listens`);
+  set(parts.about, up ? `${gateways} ${gateways === 1 ? "gateway" : "gateways"}` : "nobody listens");
+  parts.about.title = addr;
   const focused = parts.kill === document.activeElement || parts.start === document.activeElement;
   parts.kill.hidden = !up;
   parts.start.hidden = up;
@@ -216,7 +218,7 @@ function where(g) {
 
 // edits shows a few of what was applied last.
 function edits(all) {
-  if (all.length > 2) return [`${all.length} keys, ${all[0].key} … ${all.at(-1).key}`];
+  if (all.length > 2) return [`${all.length} keys: ${all[0].key} …`];
   return all.flatMap((e, i) => {
     const parts = [i ? "; " : "", `${e.key} `];
     if (e.deleted) return [...parts, element("del", "gone", e.old || "deleted")];

@@ -52,19 +52,21 @@ function join() {
 function receive(type, data) {
   switch (type) {
     case "welcome": return welcome(data);
+    case "open": return data.forEach(add);
     case "order": return arrive(data);
     case "moved":
       session.close();
       $("moved").hidden = false;
+      for (const e of document.querySelectorAll("section:not(#moved), .switch")) e.inert = true;
   }
 }
 
-function welcome({ run, last, open: known }) {
+// welcome comes first in a session, and is followed by what is open already.
+function welcome({ run, last }) {
   if (run !== memory.run) Object.assign(memory, { run, received: 0, twice: 0, missing: 0 });
   memory.last = last;
   remember();
   open.clear();
-  for (const o of known) add(o);
   report();
 }
 
