@@ -22,10 +22,11 @@ type gateway struct {
 	version  uint64
 	values   map[string]string
 	phase    reconnect.State
-	opened   int  // connections
-	fresh    bool // the session of this connection has just begun
-	applied  int  // changes
-	repeated int  // changes that had been applied before, and were left out
+	opened   int    // connections
+	session  string // of this connection: "new" or "resumed", "" if that is not known yet
+	answered bool   // ever
+	applied  int    // changes
+	repeated int    // changes that had been applied before, and were left out
 	last     []edit
 }
 
@@ -64,7 +65,7 @@ func (g *gateway) state(s reconnect.State) {
 	g.phase = s
 	if s.Phase == reconnect.Open {
 		g.opened++
-		g.fresh = g.opened == 1
+		g.session = ""
 		g.greet()
 	}
 }
@@ -76,7 +77,7 @@ func (g *gateway) gap(_ *session.Session, gap session.Gap) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if gap.Lost {
-		g.fresh = true
+		g.session = "new"
 		return
 	}
 	g.greet()
@@ -94,6 +95,13 @@ func (g *gateway) message(_ *session.Session, name string, data []byte) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.session == "" { // there was no gap
+		g.session = "resumed"
+		if !g.answered {
+			g.session = "new"
+		}
+	}
+	g.answered = true
 	switch {
 	case d.All:
 		g.merge(g.compare(d))
@@ -168,7 +176,7 @@ type view struct {
 	URL      string `json:"-"`
 	Server   string `json:"server"` // of the connection, or of the attempt
 	Wait     int64  `json:"wait"`   // until the next attempt, in ms
-	Resumed  bool   `json:"resumed"`
+	Session  string `json:"session"`
 	Opened   int    `json:"opened"`
 	Applied  int    `json:"applied"`
 	Repeated int    `json:"repeated"`
@@ -180,7 +188,7 @@ func (g *gateway) view() view {
 	defer g.mu.Unlock()
 	v := view{
 		Name: g.name, Version: g.version, Keys: len(g.values), Phase: g.phase.Phase.String(), URL: g.phase.URL,
-		Resumed: !g.fresh, Opened: g.opened, Applied: g.applied, Repeated: g.repeated, Last: g.last,
+		Session: g.session, Opened: g.opened, Applied: g.applied, Repeated: g.repeated, Last: g.last,
 	}
 	if g.phase.Phase == reconnect.Waiting {
 		v.Wait = max(time.Until(g.phase.Until).Milliseconds(), 0)

@@ -115,7 +115,8 @@ func (s *server) where() (addr string, alive bool) {
 	return s.addr, s.l != nil
 }
 
-// message is a greeting: what the gateway has not got is sent at once.
+// message is a greeting, and always answered: with what the gateway has not got,
+// which may be nothing.
 func (s *server) message(c *session.Session, name string, data []byte) {
 	var g greeting
 	if name != "version" || json.Unmarshal(data, &g) != nil {
@@ -126,7 +127,7 @@ func (s *server) message(c *session.Session, name string, data []byte) {
 	if s.peers != nil {
 		p := &peer{g.Version}
 		s.peers[c] = p
-		s.tell(c, p)
+		s.tell(c, p, s.store.since(p.version))
 	}
 }
 
@@ -142,16 +143,18 @@ func (s *server) push() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c, p := range s.peers {
-		if c.Connected() {
-			s.tell(c, p)
+		if !c.Connected() {
+			continue
+		}
+		if d := s.store.since(p.version); d.Version != p.version {
+			s.tell(c, p, d)
 		}
 	}
 }
 
-// tell sends the difference. If there is no room for it there is another push.
-func (s *server) tell(c *session.Session, p *peer) {
-	d := s.store.since(p.version)
-	if (d.Version != p.version || d.All) && c.Send("changes", encode(d)) == nil {
+// tell sends a difference. If there is no room for it there is another push.
+func (s *server) tell(c *session.Session, p *peer, d difference) {
+	if c.Send("changes", encode(d)) == nil {
 		p.version = d.Version
 	}
 }

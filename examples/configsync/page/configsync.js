@@ -208,8 +208,8 @@ function showGateway(parts, g, { version }) {
 function where(g) {
   switch (g.phase) {
     case "open":
-      if (g.opened === 1) return `on server ${g.server}`;
-      return `on server ${g.server}, ${g.resumed ? "session resumed" : "new session"}`;
+      if (g.opened === 1 || !g.session) return `on server ${g.server}`;
+      return `on server ${g.server}, ${g.session === "new" ? "new session" : "session resumed"}`;
     case "connecting": return `asks server ${g.server}…`;
     case "waiting": return `asks server ${g.server} in ${(g.wait / 1000).toFixed(1)} s`;
     default: return g.phase;
