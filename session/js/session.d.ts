@@ -28,7 +28,8 @@ export interface Options {
   onmessage?(name: string, data: unknown): unknown;
   /** Called in the place of what will not come. */
   ongap?(gap: Gap): unknown;
-  /** "connecting" (detail: the URL), "open", "waiting" (ms), "error" (what was thrown), "ended" (close code or "closed"). */
+  /** "connecting" (detail: the URL), "open", "waiting" (ms), "error" (what was thrown), "ended" (close code or "closed").
+   * The first call comes before the constructor returns. */
   onstate?(state: "connecting" | "open" | "waiting" | "error" | "ended", detail?: unknown): void;
   /** Answer calls. What is thrown is "internal" for the caller, but for a SessionError. */
   methods?: Record<string, (data: any, signal: AbortSignal) => unknown>;
