@@ -186,6 +186,12 @@ func (p *tab) is(condition string) bool {
 // policy forbids what chromedp.Poll does, to make functions of strings.
 func (p *tab) until(condition string) {
 	p.t.Helper()
+	p.untilAfter(condition, 1)
+}
+
+// untilAfter waits so many times as long.
+func (p *tab) untilAfter(condition string, times int) {
+	p.t.Helper()
 	js := fmt.Sprintf(`new Promise((resolve) => {
 		const end = performance.now() + %d;
 		const look = () => {
@@ -195,7 +201,12 @@ func (p *tab) until(condition string) {
 		};
 		look();
 	})`, (patience * 2 / 3).Milliseconds(), condition)
-	instead := get(p, chromedp.Evaluate[string](js, chromedp.EvalAwaitPromise))
+	var instead string
+	for range times {
+		if instead = get(p, chromedp.Evaluate[string](js, chromedp.EvalAwaitPromise)); instead == "" {
+			break
+		}
+	}
 	if instead != "" {
 		p.save("failure")
 		require.FailNow(p.t, "the page did not get there", "condition: %s\npage: %s", condition, instead)

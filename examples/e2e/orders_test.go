@@ -29,7 +29,7 @@ func TestOrders(t *testing.T) {
 	desk.pictures("orders-under-way")
 	shop.pictures("shop-under-way")
 	shop.run(`document.getElementById("auto").click()`) // by hand again
-	desk.until(shows("#verdict", "All 1,001 orders have arrived, none twice."))
+	desk.untilAfter(shows("#verdict", "All 1,001 orders have arrived, none twice."), 3)
 	desk.until(text("share", "100 %"))
 	desk.until(text("twice", "0") + "&&" + text("missing", "0") + "&&" + text("arrived", "1,001"))
 	shop.until(text("received", "1,001") + "&&" + text("twice", "0") + "&&" + text("missing", "0"))
@@ -44,7 +44,7 @@ func TestOrders(t *testing.T) {
 	desk.click("#thousand")
 	desk.until(text("sent", "2,001"))
 	shop.run("location.reload()")
-	desk.until(shows("#verdict", "All 2,001 orders have arrived, none twice."))
+	desk.untilAfter(shows("#verdict", "All 2,001 orders have arrived, none twice."), 3)
 	shop.until(text("received", "2,001") + "&&" + text("twice", "0") + "&&" + text("missing", "0"))
 
 	// The dispatcher's own connection is cut, and what is asked for meanwhile is done once.
