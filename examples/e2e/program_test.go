@@ -10,28 +10,30 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 )
 
-// launch builds and starts an example, as anybody would, and returns the first
-// address that it prints.
-func launch(t *testing.T, name string, args ...string) string {
+// build returns an example's program.
+func build(t *testing.T, name string) string {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM to end the program with")
 	}
 	program := filepath.Join(t.TempDir(), name)
-	build := exec.Command("go", "build", "-o", program, "./examples/"+name)
-	build.Dir = filepath.Join("..", "..")
-	out, err := build.CombinedOutput()
+	cmd := exec.Command("go", "build", "-o", program, "./examples/"+name)
+	cmd.Dir = filepath.Join("..", "..")
+	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	cmd := exec.Command(program, args...)
+	return program
+}
+
+// launch builds and starts an example, as anybody would, and returns the first
+// address that it prints.
+func launch(t *testing.T, name string, args ...string) string {
+	cmd := exec.Command(build(t, name), args...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -130,29 +132,12 @@ const fitsWide = `visualViewport.scale === 1 && document.documentElement.scrollW
 		.map((e) => e.getBoundingClientRect()).every((r) => r.left >= 0 && r.right <= innerWidth)`
 
 // pictures sees that nothing sticks out of the page, in both widths, and takes
-// screenshots of it in both schemes if they are wanted.
+// screenshots of it in both schemes.
 func (p *tab) pictures(name string) {
 	p.t.Helper()
-	sizes := map[string]chromedp.Action[chromedp.Void]{
-		"1280": chromedp.EmulateViewport(1280, 900),
-		"390":  chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch),
-	}
-	for _, size := range slices.Sorted(maps.Keys(sizes)) {
-		if os.Getenv("SCREENSHOTS") == "" {
-			p.do(sizes[size])
-			p.until(fitsWide)
-			continue
-		}
-		for _, scheme := range []string{"dark", "light"} {
-			p.do(sizes[size], command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-				Features: []*emulation.MediaFeature{
-					{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
-				},
-			}))
-			p.until(fitsWide)
-			png := get(p, chromedp.FullScreenshot(100))
-			require.NoError(p.t, os.WriteFile(filepath.Join(p.b.pictures, name+"-"+size+"-"+scheme+".png"), png, 0o666))
-		}
+	for _, scheme := range []string{"dark", "light"} {
+		p.picture(name+"-desktop-"+scheme, desktop, scheme, fitsWide)
+		p.picture(name+"-phone-"+scheme, phone, scheme, fitsWide)
 	}
 	p.do(desktop)
 }

@@ -20,7 +20,7 @@ const (
 	// All charts have four lines.
 	allDrawn = `document.querySelectorAll("figure path[d^=M][class^=line]").length === 12
 		&& [...document.querySelectorAll("figure .value")].every((e) => e.textContent !== "")`
-	fitsWide = `visualViewport.scale === 1 && document.documentElement.scrollWidth <= innerWidth
+	chartsFit = `visualViewport.scale === 1 && document.documentElement.scrollWidth <= innerWidth
 		&& [...document.querySelectorAll("svg text, article *, header *")].map((e) => e.getBoundingClientRect())
 			.every((r) => r.left >= 0 && r.right <= innerWidth)`
 )
@@ -51,18 +51,18 @@ func TestPush(t *testing.T) {
 		p.run("globalThis.before = " + prices)
 		p.until(prices + " !== globalThis.before")
 	}
-	p.pictures("push", allLive)
+	p.quotePictures("push", allLive)
 
 	// Nothing is asked for while the page pauses.
 	p.click("#pause")
 	p.until(noneLive + ` && document.querySelector(".state").textContent === "Paused"`)
-	p.picture("push-paused", desktop, "light", fitsWide)
+	p.picture("push-paused", desktop, "light", chartsFit)
 	p.click("#pause")
 	p.until(allLive)
 
 	s.kill()
 	p.until(noneLive)
-	p.picture("push-lost", desktop, "dark", fitsWide)
+	p.picture("push-lost", desktop, "dark", chartsFit)
 	p.run(`globalThis.ago = Object.fromEntries(["poll", "long", "sse", "ws"].map((k) => [k, figure(k)]))`)
 	s.start()
 	p.until(allLive)
@@ -76,12 +76,12 @@ func TestPush(t *testing.T) {
 	b.check()
 }
 
-// pictures takes screenshots of all sizes, in light and dark.
-func (p *tab) pictures(name, condition string) {
+// quotePictures takes screenshots of all sizes, in light and dark, charts included.
+func (p *tab) quotePictures(name, condition string) {
 	p.t.Helper()
 	for _, scheme := range []string{"light", "dark"} {
-		p.picture(name+"-desktop-"+scheme, desktop, scheme, fitsWide, condition)
-		p.picture(name+"-phone-"+scheme, phone, scheme, fitsWide, condition)
+		p.picture(name+"-desktop-"+scheme, desktop, scheme, chartsFit, condition)
+		p.picture(name+"-phone-"+scheme, phone, scheme, chartsFit, condition)
 		p.run(`document.getElementById("charts").scrollIntoView()`)
 		p.picture(name+"-phone-charts-"+scheme, phone, scheme, condition)
 		p.run(`scrollTo(0, 0)`)

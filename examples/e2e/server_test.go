@@ -7,9 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"runtime"
 	"syscall"
 	"testing"
 
@@ -26,14 +24,7 @@ type server struct {
 }
 
 func newServer(t *testing.T, example string) *server {
-	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no SIGTERM to end the server with")
-	}
-	s := &server{t: t, program: filepath.Join(t.TempDir(), example), addr: freeAddr(t)}
-	build := exec.Command("go", "build", "-o", s.program, "./examples/"+example)
-	build.Dir = filepath.Join("..", "..")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	s := &server{t: t, program: build(t, example), addr: freeAddr(t)}
 	t.Cleanup(s.kill)
 	return s
 }
