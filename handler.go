@@ -70,8 +70,9 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 	if err = c.begin(ctx); err != nil {
 		return err
 	}
-	if c.out.on.raw != nil {
-		c.out.on.raw.serve(ctx, h)
+	raw := c.out.on.raw
+	if raw != nil {
+		raw.serve(ctx, h)
 	}
 	for err == nil {
 		if len(c.rest) > 0 {
@@ -81,8 +82,8 @@ func (c *Conn) serve(ctx context.Context, h *Handler) (err error) {
 			err = c.fill(ctx)
 		}
 	}
-	if c.out.on.raw != nil {
-		c.out.on.raw.serve(nil, nil)
+	if raw != nil {
+		raw.served()
 		if c.over.Load() {
 			c.out.on.nc.Close() // end may have left it to this goroutine
 		}

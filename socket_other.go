@@ -14,6 +14,8 @@ func newSocket(net.Conn) *socket { return nil }
 
 func (*socket) serve(context.Context, *Handler) {}
 
+func (*socket) served() {}
+
 func (*socket) hangUp() { panic("unreachable") }
 
 func (*socket) read(*Conn, []byte) (int, error) { panic("unreachable") }

@@ -57,12 +57,15 @@ func newSocket(nc net.Conn) *socket {
 
 // serve has read do h's work on the spot, if the system tells when a socket is
 // empty: then the read that would find that out is spared. A read is half of what
-// the system does for a small message. With a nil h it stops.
+// the system does for a small message.
 func (r *socket) serve(ctx context.Context, h *Handler) {
 	if runtime.GOOS == "linux" {
 		r.h, r.ctx, r.asked = h, ctx, false
 	}
 }
+
+// served ends that.
+func (r *socket) served() { r.h, r.ctx = nil, nil }
 
 // ask has the system tell from now on.
 func (r *socket) ask(fd int) {
