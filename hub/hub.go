@@ -6,6 +6,7 @@ import (
 	"iter"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-07372d5a/websocket"
 )
@@ -21,8 +22,8 @@ type Hub struct {
 	// nobody can join.
 	Authorize func(ctx context.Context, m *Member, r Room) error
 
-	// Options says how a room works; it is asked when the room comes into
-	// being. It must not call the hub. nil: the zero Options.
+	// Options says how a room works; it is asked when the room comes into being,
+	// and when something is sent to one that nobody is in. It must not call the hub. nil: the zero Options.
 	Options func(r Room) Options
 
 	// Policy is for messages to users, namespaces and single members.
@@ -56,6 +57,8 @@ type Hub struct {
 	checks atomic.Uint64 // calls of Recheck
 	stats  counters
 	link   *link // nil without a broker
+
+	sweeping atomic.Bool // a timer runs
 }
 
 // Options are how a room works. The zero value is a room that closes slow
@@ -64,12 +67,18 @@ type Options struct {
 	Policy     Policy // for members whose queue is full
 	Presence   bool   // keep track of users: Joined, Left, Welcome, Hub.Users
 	MaxMembers int    // connections on this machine; 0: no limit
+
+	// History is how many messages the room keeps for those who come back with
+	// Member.Resume: at most 65,536, and no older than HistoryAge. Who they are
+	// told by is Hub.Encode, which has to send Event.Offset along. 0: none.
+	History    int
+	HistoryAge time.Duration // 0: 5 minutes
 }
 
 // An Event is something that happens in a room.
 type Event struct {
 	Kind Kind
-	// Room is where; for a Sent to a user it is zero, and for one to a namespace
+	// Room is where; for a Sent or Gap of a user it is zero, and of a namespace
 	// has that alone. For Degraded and Recovered it is zero.
 	Room    Room
 	User    string            // Joined and Left: who; Sent: who sent it with Member.SendOthers, else ""
@@ -77,6 +86,10 @@ type Event struct {
 	Users   []string          // Welcome: who they are, sorted; nil if they are more than 1,000
 	Message websocket.Message // Sent
 	Key     string            // Sent: as given to SendKey
+	// Offset is for Member.Resume, in rooms with history: where in it a Sent is,
+	// and where those stand who are sent a Welcome or a Gap. A client keeps the
+	// last that it was sent.
+	Offset string
 }
 
 // A Kind is what happened.
@@ -110,7 +123,8 @@ type shard struct {
 	mu      sync.Mutex
 	topics  map[string]*topic
 	members map[*Member]struct{}
-	_       [40]byte // keep the locks of neighbours apart
+	shelf   map[string]*history // of rooms that nobody is in
+	_       [32]byte            // keep the locks of neighbours apart
 }
 
 func (h *Hub) init() {
@@ -162,6 +176,14 @@ func (h *Hub) obtain(name string, r Room) *topic {
 	if h.link != nil {
 		made.cursors = h.link.inherit(name) // before anything comes
 	}
+	if made.options.History > 0 {
+		if made.history = s.shelf[name]; made.history == nil {
+			made.history = new(history)
+			made.history.begin()
+		}
+		delete(s.shelf, name)
+		made.history.set(made.options)
+	}
 	if s.topics == nil {
 		s.topics = make(map[string]*topic)
 	}
@@ -179,6 +201,7 @@ func (h *Hub) forget(t *topic) {
 	defer s.mu.Unlock()
 	if s.topics[t.name] == t {
 		delete(s.topics, t.name)
+		h.shelve(s, t)
 		if t.room != (Room{}) {
 			h.stats.rooms.Add(-1)
 		}
@@ -270,11 +293,32 @@ func (h *Hub) deliver(topic string, e Event, except *Member) {
 	case 'n':
 		h.deliverSpace(e)
 	default:
-		if t := h.find(topic); t != nil {
+		t := h.find(topic)
+		switch {
+		case t != nil && t.history != nil, t == nil && h.keeps(e.Room):
+			h.deliverKept(topic, e, except)
+		case t != nil:
 			if m, ok := h.encode(e); ok {
 				t.send(m, e.Key, t.options.Policy, except)
 			}
 		}
+	}
+}
+
+// keeps tells whether what is sent to a room that nobody is in is kept.
+func (h *Hub) keeps(r Room) bool {
+	return r.Name != "" && h.Broker == nil && h.Options != nil && h.Options(r).History > 0
+}
+
+// deliverKept sends an event to a room with history.
+func (h *Hub) deliverKept(topic string, e Event, except *Member) {
+	for {
+		t := h.obtain(topic, e.Room)
+		if t.keep(e, except) {
+			t.tell()
+			return
+		}
+		h.forget(t)
 	}
 }
 

@@ -622,14 +622,14 @@ func TestMany(t *testing.T) {
 	}
 	weigh("memberships of one room", 200, func() {
 		for _, m := range members {
-			r, err := m.enter(lobby())
+			r, err := m.enter(lobby(), new(newcomer))
 			require.NoError(t, err)
 			r.tell()
 		}
 	})
 	weigh("rooms with a member", 700, func() {
 		for i, m := range members {
-			r, err := m.enter(Room{"many", fmt.Sprint("room", i)})
+			r, err := m.enter(Room{"many", fmt.Sprint("room", i)}, new(newcomer))
 			require.NoError(t, err)
 			r.tell()
 		}

@@ -407,10 +407,11 @@ func (l *link) Lost(topic string) {
 			w.loosen()
 		}
 		l.mu.Unlock()
-		for t := range l.hub.all() {
-			if spaceTopic(t.room.Namespace) == topic {
-				l.gap(t)
-			}
+		l.hub.stats.gaps.Add(1)
+		e := Event{Kind: Gap, Room: Room{Namespace: topic[2:]}}
+		l.hub.deliverSpace(e)
+		if l.hub.OnEvent != nil {
+			l.hub.OnEvent(e)
 		}
 	default:
 		if t := l.hub.find(topic); t != nil {
@@ -424,7 +425,11 @@ func (l *link) Lost(topic string) {
 func (l *link) gap(t *topic) {
 	l.hub.stats.gaps.Add(1)
 	t.mu.Lock()
-	t.gap = true
+	if t.history != nil {
+		t.restart()
+	} else {
+		t.gap = true
+	}
 	t.loosen()
 	t.mu.Unlock()
 	t.tell()

@@ -54,7 +54,7 @@ func (h *Hub) Add(c *websocket.Conn, user string) (*Member, error) {
 	s.mu.Unlock()
 	h.stats.members.Add(1)
 	if user != "" {
-		p, t, err := h.enter(m, userTopic(user), Room{})
+		p, t, err := h.enter(m, userTopic(user), Room{}, new(newcomer))
 		if err != nil {
 			return nil, err
 		}
@@ -68,10 +68,10 @@ func (h *Hub) Add(c *websocket.Conn, user string) (*Member, error) {
 }
 
 // enter adds m to a topic, which may have to be made.
-func (h *Hub) enter(m *Member, name string, r Room) (*membership, *topic, error) {
+func (h *Hub) enter(m *Member, name string, r Room, n *newcomer) (*membership, *topic, error) {
 	for {
 		t := h.obtain(name, r)
-		p, err := t.add(m)
+		p, err := t.add(m, n)
 		if err == errDead {
 			h.forget(t)
 			continue
@@ -97,7 +97,23 @@ func (m *Member) Conn() *websocket.Conn { return m.conn }
 // one is in is not an error. With a broker Join waits, until ctx ends but no
 // longer than two seconds, for messages from other machines to arrive; if they do not yet, a Gap follows
 // as soon as they do.
-func (m *Member) Join(ctx context.Context, r Room) error {
+func (m *Member) Join(ctx context.Context, r Room) error { return m.join(ctx, r, new(newcomer)) }
+
+// Resume is Join for a client that was in the room before, or wants to hear what
+// was said: in rooms with Options.History. The offset is the last Event.Offset
+// that the client was sent, in whatever event; the member is first sent all
+// messages that came after that, in their order, and then goes on with those that
+// follow, none missing and none twice. If they are not all kept any more, or the
+// offset is not one of this room's, it is sent a Gap instead. With "" it is sent
+// all messages that are kept. In a room that it is in already nothing happens.
+//
+// The messages that a client has sent itself with SendOthers are among those that
+// it gets.
+func (m *Member) Resume(ctx context.Context, r Room, offset string) error {
+	return m.join(ctx, r, resuming(offset))
+}
+
+func (m *Member) join(ctx context.Context, r Room, n *newcomer) error {
 	if err := r.check(); err != nil {
 		return err
 	}
@@ -118,7 +134,7 @@ func (m *Member) Join(ctx context.Context, r Room) error {
 		}
 		if t == nil {
 			var err error
-			if t, err = m.enter(r); err != nil || t == nil {
+			if t, err = m.enter(r, n); err != nil || t == nil {
 				return err
 			}
 		}
@@ -134,7 +150,7 @@ func (m *Member) Join(ctx context.Context, r Room) error {
 }
 
 // enter is Join without asking. It returns nil if m is in r already.
-func (m *Member) enter(r Room) (*topic, error) {
+func (m *Member) enter(r Room, n *newcomer) (*topic, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -146,7 +162,7 @@ func (m *Member) enter(r Room) (*topic, error) {
 		m.hub.stats.refused.Add(1)
 		return nil, ErrLimit
 	}
-	p, t, err := m.hub.enter(m, roomTopic(r), r)
+	p, t, err := m.hub.enter(m, roomTopic(r), r, n)
 	if err != nil {
 		m.hub.stats.refused.Add(1)
 		return nil, err

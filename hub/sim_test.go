@@ -445,7 +445,7 @@ func FuzzPacket(f *testing.F) {
 		h.link = newLink(h, nil)
 		m := &Member{hub: h, home: &h.shards[0], user: "ann"}
 		if strings.HasPrefix(topic, "r/") {
-			h.obtain(topic, Room{"chat", "a"}).add(m)
+			h.obtain(topic, Room{"chat", "a"}).add(m, new(newcomer))
 		}
 		h.OnEvent = func(Event) {}
 		h.Encode = func(Event) (websocket.Message, bool) { return websocket.Message{}, false }

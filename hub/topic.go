@@ -22,15 +22,18 @@ type topic struct {
 	members []*membership // in no order
 	dead    bool          // nobody gets in any more
 
+	history  *history  // nil: nothing is kept
+	arrivals []arrival // what its members are to be told
+	newborn  []*newcomer
+	gap      bool // a Gap is to be announced; without history
+	telling  bool // somebody announces: others leave it to him
+
 	// With presence only. What is to be announced is compared with what was, so
 	// that however often somebody comes and goes, no more waits than there are
 	// users.
 	users   map[string]*presence
-	online  int           // users of whom members know
-	changed []string      // users whose presence may differ from what was told
-	newborn []*membership // who is to be welcomed
-	gap     bool          // a Gap is to be announced
-	telling bool          // somebody announces: others leave it to him
+	online  int      // users of whom members know
+	changed []string // users whose presence may differ from what was told
 
 	held    bool // the link knows of it
 	cursors      // of other machines
@@ -41,6 +44,9 @@ type membership struct {
 	member *Member
 	topic  *topic
 	index  int // in topic.members
+
+	waiting bool // it is to be told first what it has missed
+	left    bool
 }
 
 // maxRoster is for how many users a Welcome lists them: each that joins costs as
@@ -65,7 +71,16 @@ var snapshots = sync.Pool{New: func() any { return new([]*membership) }}
 func (t *topic) send(m websocket.Message, key string, policy Policy, except *Member) {
 	s := snapshots.Get().(*[]*membership)
 	t.mu.Lock()
-	*s = append((*s)[:0], t.members...)
+	*s = (*s)[:0]
+	if t.history == nil {
+		*s = append(*s, t.members...)
+	} else {
+		for _, p := range t.members {
+			if !p.waiting {
+				*s = append(*s, p)
+			}
+		}
+	}
 	t.mu.Unlock()
 	for _, p := range *s {
 		if p.member != except {
@@ -90,7 +105,7 @@ func (t *topic) list() []*Member {
 }
 
 // add lets m in. It fails with errDead if the topic is no more.
-func (t *topic) add(m *Member) (*membership, error) {
+func (t *topic) add(m *Member, n *newcomer) (*membership, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -101,8 +116,12 @@ func (t *topic) add(m *Member) (*membership, error) {
 	}
 	p := &membership{member: m, topic: t, index: len(t.members)}
 	t.members = append(t.members, p)
+	p.waiting = t.history != nil
+	if p.waiting || t.options.Presence || n.want > sinceStart {
+		n.membership = p
+		t.newborn = append(t.newborn, n)
+	}
 	if t.options.Presence {
-		t.newborn = append(t.newborn, p)
 		t.count(m.user, 1)
 	}
 	return p, nil
@@ -119,8 +138,9 @@ func (t *topic) remove(p *membership) {
 	if cap(t.members) > 64 && last < cap(t.members)/4 {
 		t.members = append(make([]*membership, 0, cap(t.members)/2), t.members...)
 	}
+	p.left = true
+	t.newborn = slices.DeleteFunc(t.newborn, func(n *newcomer) bool { return n.membership == p })
 	if t.options.Presence {
-		t.newborn = slices.DeleteFunc(t.newborn, func(q *membership) bool { return q == p })
 		t.count(p.member.user, -1)
 	}
 	t.mu.Unlock()
@@ -177,28 +197,10 @@ func (t *topic) tell() {
 		return
 	}
 	t.telling = true
-	for len(t.changed) > 0 || len(t.newborn) > 0 || t.gap {
-		events, spread := t.changes()
-		newborn := t.newborn
-		t.newborn = nil
-		welcome := Event{Kind: Welcome, Room: t.room, Online: t.online}
-		if len(newborn) > 0 && t.hub.Encode != nil && t.online <= maxRoster {
-			welcome.Users = t.present()
-		}
+	for len(t.changed) > 0 || len(t.newborn) > 0 || len(t.arrivals) > 0 || t.gap {
+		n := t.take()
 		t.mu.Unlock()
-		for _, e := range events {
-			t.announce(e)
-		}
-		if len(newborn) > 0 {
-			if m, ok := t.hub.encode(welcome); ok {
-				for _, p := range newborn {
-					p.member.post(m, "", t, t.eventPolicy())
-				}
-			}
-		}
-		if t.hub.link != nil && len(spread) > 0 {
-			t.hub.link.spread(t.name, spread)
-		}
+		t.pass(n)
 		t.mu.Lock()
 	}
 	t.telling = false
@@ -213,6 +215,60 @@ func (t *topic) tell() {
 	}
 	if held {
 		t.hub.link.count(t, -1)
+	}
+}
+
+// News are what is to be told, in that order.
+type news struct {
+	arrivals []arrival
+	newborn  []*newcomer
+	events   []Event
+	welcome  Event
+	spread   []spreading
+}
+
+// take takes what is to be told. The lock is held.
+func (t *topic) take() *news {
+	n := &news{arrivals: t.arrivals, newborn: t.newborn}
+	t.arrivals, t.newborn = nil, nil
+	n.events, n.spread = t.changes()
+	n.welcome = Event{Kind: Welcome, Room: t.room, Online: t.online}
+	if t.history != nil {
+		n.welcome.Offset = t.history.last.String()
+	}
+	if len(n.newborn) > 0 && t.options.Presence && t.hub.Encode != nil && t.online <= maxRoster {
+		n.welcome.Users = t.present()
+	}
+	for _, c := range n.newborn {
+		t.replay(c)
+	}
+	return n
+}
+
+// pass tells it.
+func (t *topic) pass(n *news) {
+	for _, a := range n.arrivals {
+		if a.entry == nil {
+			t.announce(Event{Kind: Gap, Room: t.room, Offset: a.offset})
+		} else if m, ok := a.entry.encoded(t.hub); ok {
+			t.send(m, a.entry.key, t.options.Policy, a.except)
+		}
+	}
+	t.admit(n.newborn, n.welcome.Offset)
+	for _, e := range n.events {
+		t.announce(e)
+	}
+	if len(n.newborn) > 0 && (t.options.Presence || t.history != nil) {
+		if m, ok := t.hub.encode(n.welcome); ok {
+			for _, c := range n.newborn {
+				if !c.behind {
+					c.membership.member.post(m, "", t, t.eventPolicy())
+				}
+			}
+		}
+	}
+	if t.hub.link != nil && len(n.spread) > 0 {
+		t.hub.link.spread(t.name, n.spread)
 	}
 }
 
