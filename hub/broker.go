@@ -1,6 +1,9 @@
 package hub
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // broker.go owns what a hub asks of a broker.
 
@@ -36,10 +39,56 @@ type Broker interface {
 	Close() error
 }
 
-// A Packet is what goes over a broker.
+// A Historian is a Broker that keeps what is sent to rooms with Options.History:
+// the packets of a topic in one order for all machines, numbered without a hole.
+// A history that was lost, or may have lost something, begins anew with another
+// epoch, which is random, and with offset 1. With another Broker, machines keep
+// what they have heard each for itself.
+type Historian interface {
+	Broker
+
+	// History reads what is kept, and answers queries in their order. It is called
+	// by one goroutine at a time.
+	History(ctx context.Context, queries []Query) ([]Page, error)
+}
+
+// A Packet is what goes over a broker. The first byte of Data is less than 32.
 type Packet struct {
 	Topic string
 	Data  []byte
+	Keep  *Keep // nil: it is not kept; for any but a Historian it always is
+}
+
+// Keep says that a packet goes to the end of its topic's history, and from there
+// to all that are subscribed, by Receiver.Appended: to the hub that it is of, too.
+type Keep struct {
+	Messages int           // the newest that stay
+	Age      time.Duration // how long they stay
+
+	// A packet is kept once, however often it is tried: if the last one of this
+	// Writer in this topic had the same Number, or a greater one, it is not kept
+	// again. A Writer is 32 hexadecimal digits.
+	Writer string
+	Number uint64
+}
+
+// A Query asks for what was kept after an offset of the epoch that now is.
+type Query struct {
+	Topic string
+	Age   time.Duration // as in Keep
+	After uint64
+}
+
+// A Page is the end of a topic's history.
+type Page struct {
+	Last    Position // of the newest packet that there ever was; if there was none, of offset 0
+	Packets []Kept   // those up to Last; if the first is not Query.After+1, it is the oldest that is kept
+}
+
+// A Kept is a packet that was kept.
+type Kept struct {
+	Data []byte
+	Age  time.Duration // since then
 }
 
 // A Receiver is the hub as its broker sees it. Its methods may be called from
@@ -48,6 +97,9 @@ type Packet struct {
 type Receiver interface {
 	// Receive is called with what has arrived, which is lent.
 	Receive(topic string, data []byte)
+	// Appended is called with a packet that was kept, and where. It is lent. The
+	// hub reads the History to find what it has missed.
+	Appended(topic string, at Position, data []byte)
 	// Subscribed says that from now on packets of the topic arrive. Whenever that
 	// is not the first time since Hub asked for it, some may have been lost.
 	Subscribed(topic string)

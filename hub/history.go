@@ -56,6 +56,8 @@ type history struct {
 	last    Position  // of the newest message that was ever there
 	entries []*entry  // the one at the end is last, and none is missing before it
 	used    time.Time // when something was last added
+
+	shared *shared // how it follows the broker's; nil: it is this machine's own
 }
 
 // An entry is a message that is kept.
@@ -81,12 +83,12 @@ func (e *entry) encoded(h *Hub) (websocket.Message, bool) {
 	return e.message, e.ok
 }
 
-// set takes over a room's bounds.
-func (h *history) set(o Options) {
-	h.most, h.age = min(o.History, maxHistory), o.HistoryAge
-	if h.age <= 0 {
-		h.age = defaultAge
+// bounds returns how much a room keeps.
+func (o *Options) bounds() (most int, age time.Duration) {
+	if o.HistoryAge <= 0 {
+		return min(o.History, maxHistory), defaultAge
 	}
+	return min(o.History, maxHistory), o.HistoryAge
 }
 
 // begin starts another epoch: no offset of the one before means anything.
@@ -97,12 +99,16 @@ func (h *history) begin() {
 // add puts an event at the end.
 func (h *history) add(e Event, now time.Time) *entry {
 	h.last.Offset++
-	e.Offset = h.last.String()
-	e.Message = e.Message.Clone()
-	x := &entry{at: now, size: len(e.Message.Data) + overhead, key: e.Key, event: e}
+	x := newEntry(e, h.last, now)
 	h.entries, h.used = append(h.entries, x), now
 	h.trim(now)
 	return x
+}
+
+func newEntry(e Event, at Position, when time.Time) *entry {
+	e.Offset = at.String()
+	e.Message = e.Message.Clone()
+	return &entry{at: when, size: len(e.Message.Data) + overhead, key: e.Key, event: e}
 }
 
 // trim forgets what is too much or too old.
@@ -142,6 +148,11 @@ type newcomer struct {
 	upTo   Position // of the last of them
 	gap    bool     // it cannot be told what it has missed
 	behind bool     // a goroutine writes to it
+
+	// With a Historian.
+	asked bool          // it was read for this one
+	late  bool          // Join has not waited for it
+	ready chan struct{} // closed when it is known where it stands
 }
 
 // resuming returns a newcomer that asks for what came after an offset.
@@ -182,28 +193,32 @@ func (t *topic) restart() {
 	t.arrivals = append(t.arrivals, arrival{offset: t.history.last.String()})
 }
 
-// replay finds out what a newcomer has missed. The lock is held.
-func (t *topic) replay(n *newcomer) {
+// replay finds out what a newcomer has missed, and tells whether that is known
+// yet. The lock is held.
+func (t *topic) replay(n *newcomer) bool {
 	h := t.history
 	if h == nil {
 		n.gap = n.want > sinceStart
-		return
+		return true
 	}
 	h.trim(time.Now())
-	n.upTo = h.last
+	complete := true
 	switch n.want {
 	case sinceStart:
-		n.missed = h.entries
+		n.missed, complete = h.entries, h.shared == nil || h.shared.whole
 	case sincePosition:
-		complete := false
-		if n.since.Epoch == h.last.Epoch {
+		n.missed, complete = nil, n.since.Epoch == h.last.Epoch
+		if complete {
 			n.missed, complete = h.since(n.since.Offset)
 		}
-		n.gap = !complete
-	case sinceNonsense:
-		n.gap = true
+	}
+	if h.shared != nil && (!h.shared.known || !complete && !n.asked) {
+		return false
 	}
 	n.missed = slices.Clone(n.missed) // trim clears
+	n.upTo = h.last
+	n.gap = n.late && n.want == sinceNow || n.want == sincePosition && !complete || n.want == sinceNonsense
+	return true
 }
 
 // admit tells newcomers what they have missed, after which they are members like
@@ -234,6 +249,10 @@ func (t *topic) admit(newborn []*newcomer, offset string) {
 	defer t.mu.Unlock()
 	for _, n := range newborn {
 		n.membership.waiting = n.behind
+		if n.ready != nil {
+			close(n.ready)
+			n.ready = nil
+		}
 	}
 }
 

@@ -180,9 +180,12 @@ func (h *Hub) obtain(name string, r Room) *topic {
 		if made.history = s.shelf[name]; made.history == nil {
 			made.history = new(history)
 			made.history.begin()
+			if h.link != nil && h.link.historian != nil {
+				made.history.shared = new(shared)
+			}
 		}
 		delete(s.shelf, name)
-		made.history.set(made.options)
+		made.history.most, made.history.age = made.options.bounds()
 	}
 	if s.topics == nil {
 		s.topics = make(map[string]*topic)
@@ -279,6 +282,17 @@ func (h *Hub) send(topic string, e Event, except *Member) error {
 	h.init()
 	if err := checkMessage(e.Message); err != nil {
 		return err
+	}
+	if h.link != nil && h.link.historian != nil && e.Room.Name != "" {
+		t, o := h.find(topic), Options{}
+		if t != nil {
+			o = t.options
+		} else if h.Options != nil {
+			o = h.Options(e.Room)
+		}
+		if o.History > 0 {
+			return h.link.append(t, topic, o, e, except)
+		}
 	}
 	h.deliver(topic, e, except)
 	if h.link != nil {

@@ -36,29 +36,33 @@ const (
 // A link connects a hub with its broker. Two goroutines belong to it: one
 // publishes, and one subscribes and keeps time.
 type link struct {
-	hub    *Hub
-	broker Broker
-	node   uint64
-	ctx    context.Context
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	toSend chan struct{} // there is something to publish
-	toDo   chan struct{} // there is something to subscribe or to answer
+	hub       *Hub
+	broker    Broker
+	historian Historian // the broker, if it is one
+	node      uint64
+	ctx       context.Context
+	cancel    context.CancelFunc
+	done      sync.WaitGroup
+	toSend    chan struct{} // there is something to publish
+	toDo      chan struct{} // there is something to subscribe or to answer
+	toRead    chan struct{} // there are histories to read
 
-	mu      sync.Mutex
-	topics  map[string]*want
-	changed []string            // topics to look at
-	answers map[string]struct{} // rooms in which somebody asked who is here
-	unsent  []Packet
-	bytes   int
-	epoch   uint64
-	numbers map[string]uint64   // of the last packet, by topic
-	lost    map[string]struct{} // topics some packets of which did not fit
-	retired map[string]retired  // topics that have died, whose packets may come again
-	alive   map[uint64]time.Time
-	down    bool // the broker cannot be reached, and the application was told so
-	closing bool
-	empty   chan struct{} // closed when closing and nothing is unsent
+	mu       sync.Mutex
+	topics   map[string]*want
+	changed  []string            // topics to look at
+	answers  map[string]struct{} // rooms in which somebody asked who is here
+	unsent   []Packet
+	bytes    int
+	epoch    uint64
+	numbers  map[string]uint64   // of the last packet, by topic
+	appended map[string]uint64   // like numbers, of what is kept
+	reads    map[string]struct{} // topics whose histories are to be read
+	lost     map[string]struct{} // topics some packets of which did not fit
+	retired  map[string]retired  // topics that have died, whose packets may come again
+	alive    map[uint64]time.Time
+	down     bool // the broker cannot be reached, and the application was told so
+	closing  bool
+	empty    chan struct{} // closed when closing and nothing is unsent
 }
 
 // Retired are the cursors of a topic that has died.
@@ -102,9 +106,11 @@ func newLink(h *Hub, b Broker) *link {
 		hub: h, broker: b, node: binary.BigEndian.Uint64(id[:]), ctx: ctx, cancel: cancel,
 		toSend: make(chan struct{}, 1), toDo: make(chan struct{}, 1),
 		topics: make(map[string]*want), answers: make(map[string]struct{}),
+		toRead: make(chan struct{}, 1), reads: make(map[string]struct{}), appended: make(map[string]uint64),
 		epoch: uint64(time.Now().UnixNano()), numbers: make(map[string]uint64), lost: make(map[string]struct{}),
 		retired: make(map[string]retired), alive: make(map[uint64]time.Time), empty: make(chan struct{}),
 	}
+	l.historian, _ = b.(Historian)
 	return l
 }
 
@@ -116,6 +122,9 @@ func (l *link) start() {
 			l.Connected(false)
 		}
 		l.done.Go(l.send)
+		if l.historian != nil {
+			l.done.Go(l.readAll)
+		}
 		l.keep()
 	})
 }
@@ -135,22 +144,40 @@ func (l *link) publish(topic string, p packet) {
 }
 
 func (l *link) queue(topic string, p packet) {
-	if len(l.numbers) >= maxNumbers {
-		l.epoch++
-		clear(l.numbers)
-	}
-	l.numbers[topic]++
-	p.node, p.epoch, p.number, p.topic = l.node, l.epoch, l.numbers[topic], topic
-	b := appendPacket(make([]byte, 0, packHead+6+len(topic)+len(p.user)+len(p.key)+len(p.message.Data)), &p)
-	if l.bytes+len(b) > maxUnsent || len(b) > maxPacket || l.closing {
-		l.hub.stats.unpublished.Add(1)
+	b := l.number(topic, &p, l.numbers)
+	if !l.fits(b) {
 		if len(l.lost) < maxNumbers {
 			l.lost[topic] = struct{}{}
 		}
 		return
 	}
-	l.unsent = append(l.unsent, Packet{topic, b})
-	l.bytes += len(b)
+	l.enqueue(Packet{Topic: topic, Data: b})
+}
+
+// number encodes a packet with the next number of its topic. The lock is held.
+func (l *link) number(topic string, p *packet, numbers map[string]uint64) []byte {
+	if len(numbers) >= maxNumbers {
+		l.epoch++
+		clear(l.numbers)
+		clear(l.appended)
+	}
+	numbers[topic]++
+	p.node, p.epoch, p.number, p.topic = l.node, l.epoch, numbers[topic], topic
+	return appendPacket(make([]byte, 0, packHead+6+len(topic)+len(p.user)+len(p.key)+len(p.message.Data)), p)
+}
+
+// fits tells whether a packet may wait, or counts it as lost.
+func (l *link) fits(b []byte) bool {
+	if l.bytes+len(b) > maxUnsent || len(b) > maxPacket || l.closing {
+		l.hub.stats.unpublished.Add(1)
+		return false
+	}
+	return true
+}
+
+func (l *link) enqueue(p Packet) {
+	l.unsent = append(l.unsent, p)
+	l.bytes += len(p.Data)
 	wake(l.toSend)
 }
 
@@ -296,29 +323,41 @@ func (l *link) ref(topic string, n int) {
 	}
 }
 
-// await returns when packets of a topic arrive, or when it has waited enough.
-func (l *link) await(ctx context.Context, t *topic) {
+// await returns when packets of a topic arrive and a newcomer knows where it
+// stands in the history, or when it has waited enough.
+func (l *link) await(ctx context.Context, t *topic, n *newcomer) {
+	t.mu.Lock()
+	ready := n.ready
+	t.mu.Unlock()
 	l.mu.Lock()
 	w := l.topics[t.name]
-	if w == nil || w.active {
-		l.mu.Unlock()
+	active, down := w == nil || w.active, l.down
+	l.mu.Unlock()
+	if active && ready == nil {
 		return
 	}
-	down := l.down
-	l.mu.Unlock()
 	if !down {
-		timer := time.NewTimer(maxWait)
-		defer timer.Stop()
-		select {
-		case <-w.ready:
-			return
-		case <-timer.C:
-		case <-ctx.Done():
+		ctx, cancel := context.WithTimeout(ctx, maxWait)
+		defer cancel()
+		if !active {
+			select {
+			case <-w.ready:
+			case <-ctx.Done():
+			}
+		}
+		if ready != nil {
+			select {
+			case <-ready:
+			case <-ctx.Done():
+			}
 		}
 	}
+	t.mu.Lock()
+	n.late = n.ready != nil
+	t.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !w.active {
+	if w != nil && !w.active {
 		w.late = true
 	}
 }
@@ -389,8 +428,13 @@ func (l *link) Subscribed(topic string) {
 	l.mu.Unlock()
 	if lost {
 		l.Lost(topic)
-	} else if t := l.hub.find(topic); t != nil && t.options.Presence {
-		l.publish(topic, packet{kind: packAsk})
+	} else if t := l.hub.find(topic); t != nil {
+		if t.options.Presence {
+			l.publish(topic, packet{kind: packAsk})
+		}
+		if t.history != nil && t.history.shared != nil {
+			l.read(topic)
+		}
 	}
 }
 
@@ -423,16 +467,23 @@ func (l *link) Lost(topic string) {
 // gap tells the members of a topic that they may have missed something, and
 // compares with other machines who is there.
 func (l *link) gap(t *topic) {
-	l.hub.stats.gaps.Add(1)
 	t.mu.Lock()
-	if t.history != nil {
+	shared := t.history != nil && t.history.shared != nil
+	switch {
+	case shared: // what is missing is read
+	case t.history != nil:
 		t.restart()
-	} else {
+	default:
 		t.gap = true
 	}
 	t.loosen()
 	t.mu.Unlock()
-	t.tell()
+	if shared {
+		l.read(t.name)
+	} else {
+		l.hub.stats.gaps.Add(1)
+		t.tell()
+	}
 	if t.options.Presence {
 		l.publish(t.name, packet{kind: packAsk})
 		l.asked(t.name)
@@ -506,6 +557,10 @@ func (l *link) accept(p *packet) {
 	}
 	switch p.kind {
 	case packMessage:
+		if t.history != nil && t.history.shared != nil {
+			l.hub.stats.invalid.Add(1) // such come by Appended
+			return
+		}
 		l.hub.deliver(p.topic, Event{Kind: Sent, Room: t.room, User: p.user, Key: p.key, Message: p.message}, nil)
 	case packAsk:
 		l.asked(p.topic)

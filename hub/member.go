@@ -144,7 +144,7 @@ func (m *Member) join(ctx context.Context, r Room, n *newcomer) error {
 	}
 	t.tell()
 	if h.link != nil {
-		h.link.await(ctx, t)
+		h.link.await(ctx, t, n)
 	}
 	return nil
 }

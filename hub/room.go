@@ -34,6 +34,7 @@ var (
 	ErrFull      = errors.New("hub: the room is full")
 	ErrNotMember = errors.New("hub: not in that room")
 	ErrGone      = errors.New("hub: the member has left the hub")
+	ErrUnsent    = errors.New("hub: too much waits for the broker")
 )
 
 func (r Room) check() error {

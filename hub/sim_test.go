@@ -25,7 +25,25 @@ type exchange struct {
 	mu    sync.Mutex
 	down  bool
 	ports []*port
+	calm  bool // loses no kept packet in silence
+	logs  map[string]*memory
+	said  map[Position]string // what was ever kept where: the messages' text
 }
+
+// A memory is what an exchange keeps of a topic.
+type memory struct {
+	last    Position
+	packets []remembered
+	writers map[string]uint64
+}
+
+type remembered struct {
+	data []byte
+	at   time.Time
+}
+
+// A keeper is a port that is a Historian.
+type keeper struct{ *port }
 
 // A port is one hub's connection to an exchange.
 type port struct {
@@ -147,6 +165,13 @@ func (p *port) Publish(ctx context.Context, packets []Packet) error {
 			return errDown
 		}
 		data := slices.Clone(packet.Data)
+		if packet.Keep != nil {
+			x.keep(packet, data)
+			if x.rand(30) == 0 {
+				return errDown // and yet it has arrived
+			}
+			continue
+		}
 		for range 1 + (x.rand(20)+1)/20 { // now and then twice
 			for _, q := range x.ports {
 				if q.active[packet.Topic] {
@@ -159,6 +184,74 @@ func (p *port) Publish(ctx context.Context, packets []Packet) error {
 		}
 	}
 	return nil
+}
+
+// memory returns what is kept of a topic. The lock is held.
+func (x *exchange) memory(topic string) *memory {
+	if x.logs == nil {
+		x.logs, x.said = make(map[string]*memory), make(map[Position]string)
+	}
+	m := x.logs[topic]
+	if m == nil {
+		m = &memory{last: Position{Epoch: newEpoch()}, writers: map[string]uint64{}}
+		x.logs[topic] = m
+	}
+	return m
+}
+
+func (m *memory) forget(most int, age time.Duration) {
+	for len(m.packets) > most || len(m.packets) > 0 && time.Since(m.packets[0].at) > age {
+		m.packets = m.packets[1:]
+	}
+}
+
+func (x *exchange) keep(packet Packet, data []byte) {
+	m, k := x.memory(packet.Topic), packet.Keep
+	if m.writers[k.Writer] >= k.Number {
+		return
+	}
+	m.writers[k.Writer] = k.Number
+	m.last.Offset++
+	m.packets = append(m.packets, remembered{data, time.Now()})
+	m.forget(k.Messages, k.Age)
+	p, _ := parsePacket(packet.Topic, data)
+	x.said[m.last] = string(p.message.Data)
+	at := m.last
+	for _, q := range x.ports {
+		if q.active[packet.Topic] && (x.calm || x.rand(40) > 0) { // now and then one is lost
+			for range 1 + (x.rand(20)+1)/20 {
+				q.later(func() { q.r.Appended(packet.Topic, at, data) })
+			}
+		}
+	}
+}
+
+func (k keeper) History(ctx context.Context, queries []Query) (pages []Page, err error) {
+	x := k.port.x
+	x.mu.Lock()
+	pause := time.Duration(x.rand(50)) * time.Millisecond
+	x.mu.Unlock()
+	time.Sleep(pause)
+	defer time.Sleep(pause) // the answer takes its time, too
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, q := range queries {
+		if !k.port.on || x.down || x.rand(20) == 0 {
+			return nil, errDown
+		}
+		m := x.memory(q.Topic)
+		m.forget(maxHistory, q.Age)
+		page := Page{Last: m.last}
+		n := len(m.packets)
+		if q.After < m.last.Offset {
+			n -= int(min(uint64(n), m.last.Offset-q.After))
+		}
+		for _, p := range m.packets[n:] {
+			page.Packets = append(page.Packets, Kept{p.data, time.Since(p.at)})
+		}
+		pages = append(pages, page)
+	}
+	return pages, nil
 }
 
 // A simulation is a few hubs with clients that check what they get.
@@ -351,6 +444,7 @@ func TestSchedules(t *testing.T) {
 	for seed := range schedules {
 		ok := t.Run(fmt.Sprint(first+seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { simulate(t, uint64(first+seed)) })
+			synctest.Test(t, func(t *testing.T) { simulateHistory(t, uint64(first+seed)) })
 		})
 		if !ok {
 			t.FailNow()

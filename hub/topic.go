@@ -117,6 +117,9 @@ func (t *topic) add(m *Member, n *newcomer) (*membership, error) {
 	p := &membership{member: m, topic: t, index: len(t.members)}
 	t.members = append(t.members, p)
 	p.waiting = t.history != nil
+	if p.waiting && t.history.shared != nil {
+		n.ready = make(chan struct{})
+	}
 	if p.waiting || t.options.Presence || n.want > sinceStart {
 		n.membership = p
 		t.newborn = append(t.newborn, n)
@@ -139,7 +142,11 @@ func (t *topic) remove(p *membership) {
 		t.members = append(make([]*membership, 0, cap(t.members)/2), t.members...)
 	}
 	p.left = true
-	t.newborn = slices.DeleteFunc(t.newborn, func(n *newcomer) bool { return n.membership == p })
+	departed := func(n *newcomer) bool { return n.membership == p }
+	t.newborn = slices.DeleteFunc(t.newborn, departed)
+	if t.history != nil && t.history.shared != nil {
+		t.history.shared.pending = slices.DeleteFunc(t.history.shared.pending, departed)
+	}
 	if t.options.Presence {
 		t.count(p.member.user, -1)
 	}
@@ -225,11 +232,20 @@ type news struct {
 	events   []Event
 	welcome  Event
 	spread   []spreading
+	read     bool // somebody is to be told what has to be read first
 }
 
 // take takes what is to be told. The lock is held.
 func (t *topic) take() *news {
-	n := &news{arrivals: t.arrivals, newborn: t.newborn}
+	n := &news{arrivals: t.arrivals}
+	for _, c := range t.newborn {
+		if t.replay(c) {
+			n.newborn = append(n.newborn, c)
+		} else {
+			t.history.shared.pending = append(t.history.shared.pending, c)
+			n.read = true
+		}
+	}
 	t.arrivals, t.newborn = nil, nil
 	n.events, n.spread = t.changes()
 	n.welcome = Event{Kind: Welcome, Room: t.room, Online: t.online}
@@ -238,9 +254,6 @@ func (t *topic) take() *news {
 	}
 	if len(n.newborn) > 0 && t.options.Presence && t.hub.Encode != nil && t.online <= maxRoster {
 		n.welcome.Users = t.present()
-	}
-	for _, c := range n.newborn {
-		t.replay(c)
 	}
 	return n
 }
@@ -267,8 +280,11 @@ func (t *topic) pass(n *news) {
 			}
 		}
 	}
-	if t.hub.link != nil && len(n.spread) > 0 {
+	if len(n.spread) > 0 && t.hub.link != nil {
 		t.hub.link.spread(t.name, n.spread)
+	}
+	if n.read {
+		t.hub.link.read(t.name)
 	}
 }
 
