@@ -198,6 +198,16 @@ func TestResumeMuch(t *testing.T) {
 		require.NoError(t, h.Send(lobby(), websocket.Text("live")))
 		require.Equal(t, "sent1201 live", brief(t, slow.heard()))
 
+		// Whoever leaves meanwhile hears no more than was under way.
+		left := enterBy(t, h, wstest.Link{Buffer: 1000}, "left")
+		require.NoError(t, left.Resume(bg, lobby(), ""))
+		synctest.Wait()
+		require.NoError(t, left.Leave(lobby()))
+		require.NotContains(t, left.read().heard(), "welcome")
+		require.NoError(t, h.Send(lobby(), websocket.Text("live")))
+		require.Empty(t, left.heard())
+		slow.heard()
+
 		// Whoever is so slow that it is forgotten meanwhile is told.
 		slow = enterBy(t, h, wstest.Link{Buffer: 1000, Server: websocket.Config{WriteTimeout: time.Hour, KeepAlive: -1}}, "slower")
 		require.NoError(t, slow.Resume(bg, lobby(), ""))
@@ -207,7 +217,7 @@ func TestResumeMuch(t *testing.T) {
 		slow.read()
 		lines = strings.Split(slow.heard(), "|")
 		require.Len(t, lines, 1002)
-		require.Equal(t, "gap2202|welcome2202", brief(t, strings.Join(lines[1000:], "|")))
+		require.Equal(t, "gap2203|welcome2203", brief(t, strings.Join(lines[1000:], "|")))
 	})
 }
 
@@ -319,5 +329,116 @@ func TestHistoryOfOneMachine(t *testing.T) {
 		require.Equal(t, "gap0|welcome0", brief(t, again.heard()))
 		require.NoError(t, a.Close())
 		require.NoError(t, b.Close())
+	})
+}
+
+// What is sent while somebody else is telling is told later, and was only lent.
+func TestHistoryLent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &Hub{Authorize: anybody, Encode: tell, Options: func(Room) Options { return Options{History: 10, Presence: true} }}
+		h.OnEvent = func(e Event) {
+			for _, text := range []string{"a", "b"} {
+				b := []byte(text)
+				h.Send(lobby(), websocket.Message{Type: websocket.MessageText, Data: b})
+				clear(b)
+			}
+		}
+		ann := enter(t, h, "ann").read()
+		require.NoError(t, ann.Join(bg, lobby()))
+		require.Equal(t, "joined ann|welcome0|sent1 a|sent2 b", brief(t, ann.heard()))
+	})
+}
+
+// A112: with a Historian what was missed comes by itself, and without a gap,
+// though nothing follows it.
+func TestHistorian(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &exchange{rand: func(int) int { return 1 }}
+		machine := func() (*Hub, *port) {
+			p := x.port()
+			h := &Hub{Authorize: anybody, Broker: keeper{p}, Encode: tell, Options: keeping(100, time.Hour)}
+			t.Cleanup(func() { h.Close() })
+			return h, p
+		}
+		a, pa := machine()
+		b, pb := machine()
+		defer a.Close()
+		defer b.Close()
+		roomy := wstest.Link{Server: websocket.Config{QueueLimit: 16 << 20}}
+		ann, ben := enterBy(t, a, roomy, "ann", lobby()).read(), enterBy(t, b, roomy, "ben", lobby()).read()
+		time.Sleep(time.Second)
+		require.NoError(t, a.Send(lobby(), websocket.Text("a")))
+		require.NoError(t, ann.SendOthers(lobby(), websocket.Text("b")))
+		synctest.Wait()
+		require.NoError(t, b.Send(lobby(), websocket.Text("c")))
+		require.Equal(t, "welcome0|sent1 a|sent3 c", brief(t, ann.heard()))
+		heard := ben.heard()
+		require.Equal(t, "welcome0|sent1 a|sent2 annb|sent3 c", brief(t, heard))
+		at3 := offset(heard)
+
+		// A machine that is cut off is told later; no message is before its time.
+		x.mu.Lock()
+		pb.cut()
+		x.mu.Unlock()
+		require.NoError(t, a.Send(lobby(), websocket.Text("d")))
+		synctest.Wait()
+		require.NoError(t, b.Send(lobby(), websocket.Text("e")))
+		require.Equal(t, "", ben.heard())
+		require.Equal(t, "sent4 d", brief(t, ann.heard()))
+		zoe := enter(t, b, "zoe").read()
+		require.NoError(t, zoe.Resume(bg, lobby(), at3))
+		late := enter(t, b, "late", lobby()).read() // it does not know what it has missed
+		pb.connect()
+		time.Sleep(5 * time.Second)
+		ben2 := brief(t, ben.heard())
+		require.Equal(t, "sent4 d|sent5 e", strings.ReplaceAll(strings.ReplaceAll(ben2, "gap|", ""), "|gap", ""))
+		require.Equal(t, "sent5 e", brief(t, ann.heard()))
+		require.Contains(t, brief(t, zoe.heard()), "sent4 d|sent5 e")
+		late.heard()
+
+		// One who has joined while the broker could not be reached has a gap.
+		x.mu.Lock()
+		pb.cut()
+		x.mu.Unlock()
+		time.Sleep(time.Second)
+		other := Room{"chat", "other"}
+		late = enter(t, b, "late", other).read()
+		require.NoError(t, a.Send(other, websocket.Text("before it is known")))
+		pb.connect()
+		time.Sleep(5 * time.Second)
+		require.Contains(t, brief(t, late.heard()), "gap1|welcome1")
+
+		// What is sent before a subscription is active is read when it is.
+		x.mu.Lock()
+		x.hold = true
+		x.mu.Unlock()
+		third := Room{"chat", "third"}
+		late = enter(t, a, "late").read()
+		joined := make(chan error)
+		go func() { joined <- late.Join(bg, third) }()
+		time.Sleep(time.Second)
+		require.NoError(t, b.Send(third, websocket.Text("early")))
+		time.Sleep(100 * time.Millisecond)
+		x.mu.Lock()
+		x.hold = false
+		pa.subscribe(roomTopic(third))
+		x.mu.Unlock()
+		require.NoError(t, <-joined)
+		time.Sleep(time.Second)
+		require.Equal(t, "welcome0|sent1 early", brief(t, late.heard()))
+
+		// What does not fit any more is not sent, and the sender is told.
+		x.mu.Lock()
+		pa.cut()
+		x.mu.Unlock()
+		big := websocket.Binary(make([]byte, 1_000_000))
+		for range 8 {
+			require.NoError(t, a.Send(lobby(), big))
+		}
+		require.ErrorIs(t, a.Send(lobby(), big), ErrUnsent)
+		require.NoError(t, a.Send(lobby(), websocket.Text("small")))
+		pa.connect()
+		time.Sleep(10 * time.Second)
+		require.Regexp(t, `sent14 small$`, brief(t, ben.heard()))
 	})
 }

@@ -108,7 +108,7 @@ func (m *Member) Join(ctx context.Context, r Room) error { return m.join(ctx, r,
 // all messages that are kept. In a room that it is in already nothing happens.
 //
 // The messages that a client has sent itself with SendOthers are among those that
-// it gets.
+// it has missed, other than those it sends after its Welcome.
 func (m *Member) Resume(ctx context.Context, r Room, offset string) error {
 	return m.join(ctx, r, resuming(offset))
 }

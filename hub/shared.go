@@ -29,6 +29,7 @@ type shared struct {
 	early   []early     // what came before that which precedes it
 	bytes   int         // of early
 	excepts []except
+	heard   cursors // of all machines: a history that begins anew may repeat a packet that was tried again
 }
 
 // An early is a packet that cannot be delivered yet.
@@ -140,7 +141,11 @@ func (t *topic) advance(l *link, data []byte, when time.Time) {
 			s.excepts = s.excepts[1:]
 		}
 	}
-	t.arrivals = append(t.arrivals, a)
+	if fresh, _ := t.history.shared.heard.follow(&p); fresh || p.kind == 0 {
+		t.arrivals = append(t.arrivals, a)
+	} else {
+		l.hub.stats.repeated.Add(1)
+	}
 }
 
 // read notes that a topic's history is to be read.
@@ -267,7 +272,8 @@ func (t *topic) splice(l *link, r *reading, page *Page) bool {
 		n := before - min(before, first-1)
 		older := make([]*entry, 0, int(n)+len(h.entries))
 		for i, p := range packets[:n] {
-			e, _ := l.event(t, p.Data)
+			e, from := l.event(t, p.Data)
+			s.heard.follow(&from)
 			older = append(older, newEntry(e, Position{h.last.Epoch, first + uint64(i)}, now.Add(-p.Age)))
 		}
 		h.entries = append(older, h.entries...)

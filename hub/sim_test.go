@@ -25,8 +25,10 @@ type exchange struct {
 	mu    sync.Mutex
 	down  bool
 	ports []*port
+	hold  bool // subscribes nobody
 	calm  bool // loses no kept packet in silence
 	logs  map[string]*memory
+	texts map[string]int      // how often a text was kept
 	said  map[Position]string // what was ever kept where: the messages' text
 }
 
@@ -126,7 +128,7 @@ func (p *port) cut() {
 }
 
 func (p *port) subscribe(topic string) {
-	if p.on {
+	if p.on && !p.x.hold {
 		p.active[topic] = true
 		p.later(func() { p.r.Subscribed(topic) })
 	}
@@ -189,7 +191,7 @@ func (p *port) Publish(ctx context.Context, packets []Packet) error {
 // memory returns what is kept of a topic. The lock is held.
 func (x *exchange) memory(topic string) *memory {
 	if x.logs == nil {
-		x.logs, x.said = make(map[string]*memory), make(map[Position]string)
+		x.logs, x.said, x.texts = make(map[string]*memory), make(map[Position]string), make(map[string]int)
 	}
 	m := x.logs[topic]
 	if m == nil {
@@ -216,6 +218,7 @@ func (x *exchange) keep(packet Packet, data []byte) {
 	m.forget(k.Messages, k.Age)
 	p, _ := parsePacket(packet.Topic, data)
 	x.said[m.last] = string(p.message.Data)
+	x.texts[x.said[m.last]]++
 	at := m.last
 	for _, q := range x.ports {
 		if q.active[packet.Topic] && (x.calm || x.rand(40) > 0) { // now and then one is lost

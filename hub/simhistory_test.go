@@ -18,14 +18,22 @@ type reader struct {
 	*person
 	name    string
 	at      string          // the last offset
-	own     map[string]bool // texts that its present connection has sent to others
-	skipped map[string]bool // of those, what it need not hear
+	own     map[string]bool // texts that this connection has sent to others; true: when it was there for good
+	texts   map[string]bool // that it has heard
+	welcome bool
 	gaps    int
+}
+
+// knows tells whether it need not hear a text: it has sent it, or it was kept
+// twice, the first time before its history was lost.
+func (c *reader) knows(x *exchange, text string) bool {
+	_, ok := c.own[text]
+	return ok || x.texts[text] > 1
 }
 
 // listen checks what has come since it last did: in the room it is what was kept,
 // message by message, and otherwise there is a gap.
-func (c *reader) listen(t *testing.T, x *exchange) {
+func (c *reader) listen(t *testing.T, x *exchange, forgetful bool) {
 	t.Helper()
 	heard := c.heard()
 	if heard == "" {
@@ -44,10 +52,10 @@ func (c *reader) listen(t *testing.T, x *exchange) {
 		x.mu.Lock()
 		said := x.said[at]
 		next := Position{at.Epoch, last.Offset + 1}
-		for kind != "gap" && last.Epoch == at.Epoch && next.Offset < at.Offset && c.own[x.said[next]] {
+		for kind != "gap" && last.Epoch == at.Epoch && next.Offset < at.Offset && c.knows(x, x.said[next]) {
 			next.Offset++
 		}
-		for kind == "welcome" && next.Offset == at.Offset && c.own[x.said[next]] {
+		for kind == "welcome" && next.Offset == at.Offset && c.knows(x, x.said[next]) {
 			next.Offset++
 		}
 		x.mu.Unlock()
@@ -56,6 +64,9 @@ func (c *reader) listen(t *testing.T, x *exchange) {
 			c.gaps++
 		case c.at == "": // the beginning of what it hears
 			require.Contains(t, []string{"sent", "welcome"}, kind)
+			if !forgetful {
+				require.LessOrEqual(t, at.Offset, uint64(1), "%s: %s is not the beginning", c.name, line)
+			}
 		case kind == "sent":
 			require.Equal(t, next, at, "%s: %s after %s", c.name, line, c.at)
 		case kind == "welcome":
@@ -64,8 +75,12 @@ func (c *reader) listen(t *testing.T, x *exchange) {
 		default:
 			require.Fail(t, line)
 		}
+		c.welcome = c.welcome || kind == "welcome"
 		if kind == "sent" {
 			require.Equal(t, said, text, "%s: %s", c.name, line)
+			require.False(t, c.texts[text], "%s: %s twice", c.name, line)
+			c.texts[text] = true
+			require.False(t, c.own[text], "%s: it has sent that to others", c.name)
 		}
 		c.at = offset
 	}
@@ -98,7 +113,7 @@ func simulateHistory(t *testing.T, seed uint64) {
 	quiet := websocket.Config{KeepAlive: -1}
 	come := func(c *reader) {
 		c.person = enterBy(t, hubs[n(nodes)], wstest.Link{Client: quiet, Server: quiet}, c.name).read()
-		c.own = map[string]bool{}
+		c.own, c.texts, c.welcome = map[string]bool{}, map[string]bool{}, false
 		require.NoError(t, c.Resume(bg, lobby(), c.at))
 	}
 	var clients []*reader
@@ -112,7 +127,8 @@ func simulateHistory(t *testing.T, seed uint64) {
 		said++
 		text := fmt.Sprint("m", said)
 		if c := clients[n(len(clients))]; c.person != nil && n(2) == 0 {
-			c.own[text] = true
+			c.listen(t, x, forgetful)
+			c.own[text] = c.welcome
 			require.NoError(t, c.SendOthers(lobby(), websocket.Text(text)))
 		} else {
 			require.NoError(t, hubs[n(nodes)].Send(lobby(), websocket.Text(text)))
@@ -155,12 +171,15 @@ func simulateHistory(t *testing.T, seed uint64) {
 			if c.person != nil {
 				c.client.CloseNow()
 				<-c.done
-				c.listen(t, x)
+				c.listen(t, x, forgetful)
 				c.person = nil
 			}
 		case 10, 11, 12:
 			c := clients[n(len(clients))]
 			if c.person == nil {
+				if n(5) == 0 {
+					c.at = "" // somebody else, who wants to hear all
+				}
 				come(c)
 			}
 		default:
@@ -190,7 +209,7 @@ func simulateHistory(t *testing.T, seed uint64) {
 	last := x.memory(roomTopic(lobby())).last
 	x.mu.Unlock()
 	for _, c := range clients {
-		c.listen(t, x)
+		c.listen(t, x, forgetful)
 		require.Equal(t, last.String(), c.at, c.name)
 		if !forgetful {
 			require.Zero(t, c.gaps, c.name)
