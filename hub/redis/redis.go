@@ -14,6 +14,12 @@
 // Redis is gone, or cuts the subscriber off because it was too slow, the
 // connection is made again, after 50 ms at first and up to two seconds, with
 // jitter, and all channels are subscribed again; each room then has a gap event.
+//
+// Rooms with history have a Redis Stream each, and what was missed is read from
+// it: no gap, unless it is no more. A message to such a room reaches nobody before
+// it is in the stream. When Redis has restarted, has lost its data, or a replica
+// has taken over, histories begin anew, and each room has a gap event. It takes
+// Redis 6.2, with leave to call EVALSHA, SCRIPT LOAD and INFO.
 package redis
 
 import (
@@ -48,7 +54,7 @@ type Options struct {
 	Shards int
 }
 
-// New returns a broker for one hub. nil Options are the defaults.
+// New returns a broker for one hub, which is a hub.Historian. nil Options are the defaults.
 func New(client redis.UniversalClient, o *Options) hub.Broker {
 	b := &broker{client: client, prefix: "hub:"}
 	n := 1
@@ -127,14 +133,24 @@ func (b *broker) shard(topic string) *shard {
 }
 
 func (b *broker) Publish(ctx context.Context, packets []hub.Packet) error {
-	_, err := b.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	kept := make(map[string][]hub.Packet)
+	for _, x := range packets {
+		if x.Keep != nil {
+			kept[x.Topic] = append(kept[x.Topic], x)
+		}
+	}
+	_, err := b.pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, x := range packets {
-			channel := b.shard(x.Topic).prefix + x.Topic
-			if b.sharded {
+			switch channel := b.shard(x.Topic).prefix + x.Topic; {
+			case x.Keep != nil:
+			case b.sharded:
 				p.SPublish(ctx, channel, x.Data)
-			} else {
+			default:
 				p.Publish(ctx, channel, x.Data)
 			}
+		}
+		for _, packets := range kept {
+			b.appendPackets(ctx, p, packets)
 		}
 		return nil
 	})
@@ -270,7 +286,13 @@ func (s *shard) connection() (came bool) {
 		s.connected(true)
 		switch m := m.(type) {
 		case *redis.Message:
-			if topic, ok := s.topic(m.Channel); ok {
+			topic, ok := s.topic(m.Channel)
+			if !ok {
+				continue
+			}
+			if at, data, kept := parseKept(m.Payload); kept {
+				s.broker.r.Appended(topic, at, []byte(data))
+			} else {
 				s.broker.r.Receive(topic, []byte(m.Payload))
 			}
 		case *redis.Subscription:
