@@ -36,7 +36,10 @@ var errDead = errors.New("hub: the topic has died") // try again
 
 // Add makes c a member until it ends. The user is whose connection it is: 1 to
 // 128 bytes of printable UTF-8, which the application knows to be true; "" is
-// nobody, who has no presence and cannot be sent to by name.
+// nobody, who has no presence and cannot be sent to by name. With a broker Add
+// waits, no longer than two seconds, for messages to the user from other machines
+// to arrive; if they do not yet, the user's connections have a Gap as soon as they
+// do.
 func (h *Hub) Add(c *websocket.Conn, user string) (*Member, error) {
 	if user != "" {
 		if err := checkUser(user); err != nil {
@@ -62,6 +65,9 @@ func (h *Hub) Add(c *websocket.Conn, user string) (*Member, error) {
 		m.self = p
 		m.mu.Unlock()
 		t.tell()
+		if h.link != nil {
+			h.link.await(c.Context(), t, new(newcomer))
+		}
 	}
 	context.AfterFunc(c.Context(), m.Remove)
 	return m, nil

@@ -492,6 +492,43 @@ func TestDeadMachine(t *testing.T) {
 	})
 }
 
+// What other machines send to a user arrives from the moment that Add has
+// returned, or there is a gap.
+func TestFirstMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &exchange{rand: func(int) int { return 1 }, hold: true}
+		pa := x.port()
+		a, b := &Hub{Broker: pa, Encode: tell}, &Hub{Broker: x.port(), Encode: tell}
+		defer a.Close()
+		defer b.Close()
+		release := func() {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.hold = false
+			for topic := range pa.wanted {
+				pa.subscribe(topic)
+			}
+		}
+		time.AfterFunc(time.Second, release)
+		begin := time.Now()
+		ann := enter(t, a, "ann").read()
+		require.Equal(t, time.Second, time.Since(begin))
+		require.NoError(t, b.SendUser("ann", websocket.Text("first")))
+		require.Equal(t, "sent@:first", ann.heard())
+		ann2 := enter(t, a, "ann").read()
+		require.Equal(t, time.Second, time.Since(begin), "it is subscribed")
+
+		x.hold = true
+		ben := enter(t, a, "ben").read()
+		require.Equal(t, time.Second+maxWait, time.Since(begin))
+		require.NoError(t, b.SendUser("ben", websocket.Text("lost")))
+		require.Empty(t, ben.heard())
+		release()
+		require.Equal(t, "gap@:", ben.heard())
+		ann2.heard()
+	})
+}
+
 // What does not fit into the queue to the broker is not lost in silence.
 func TestOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
