@@ -427,6 +427,21 @@ func TestHistorian(t *testing.T) {
 		time.Sleep(time.Second)
 		require.Equal(t, "welcome0|sent1 early", brief(t, late.heard()))
 
+		ben.heard()
+		// Lies about what was kept where cost a reading or two (A115).
+		x.mu.Lock()
+		before := x.reads
+		x.mu.Unlock()
+		last := b.find(roomTopic(lobby())).history.last
+		for _, lie := range []Position{{}, {Epoch: 1, Offset: 7}, {last.Epoch, last.Offset + 2}, {last.Epoch, 1 << 63}, last} {
+			b.link.Appended(roomTopic(lobby()), lie, []byte("lie"))
+			time.Sleep(time.Second)
+		}
+		x.mu.Lock()
+		require.LessOrEqual(t, x.reads-before, 8)
+		x.mu.Unlock()
+		require.Empty(t, ben.heard())
+
 		// What does not fit any more is not sent, and the sender is told.
 		x.mu.Lock()
 		pa.cut()

@@ -288,8 +288,8 @@ func (t *topic) splice(l *link, r *reading, page *Page) bool {
 		case e.at.Epoch == h.last.Epoch && e.at.Offset <= h.last.Offset:
 		case e.at.Epoch == h.last.Epoch && e.at.Offset == h.last.Offset+1:
 			t.advance(l, e.data, now)
-		default:
-			s.wait(e.at, e.data)
+		default: // what is before it came during the reading, or it is a lie
+			s.again = true
 		}
 	}
 	for _, n := range r.asked {

@@ -26,6 +26,7 @@ type exchange struct {
 	down  bool
 	ports []*port
 	hold  bool // subscribes nobody
+	reads int  // calls of History
 	calm  bool // loses no kept packet in silence
 	logs  map[string]*memory
 	texts map[string]int      // how often a text was kept
@@ -232,6 +233,7 @@ func (x *exchange) keep(packet Packet, data []byte) {
 func (k keeper) History(ctx context.Context, queries []Query) (pages []Page, err error) {
 	x := k.port.x
 	x.mu.Lock()
+	x.reads++
 	pause := time.Duration(x.rand(50)) * time.Millisecond
 	x.mu.Unlock()
 	time.Sleep(pause)
