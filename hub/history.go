@@ -20,7 +20,7 @@ const (
 	defaultAge   = 5 * time.Minute
 	rememberFor  = time.Hour   // how long a room that nobody is in keeps its numbers, after its last message has aged
 	sweepEvery   = time.Minute // how often what nobody needs is looked for
-	replayAtOnce = 64 << 10    // bytes that are posted to one that comes back; more goes at the pace of its network
+	replayAtOnce = 4 << 10     // bytes that are posted to one that comes back; more goes at the pace of its network
 )
 
 // A Position is a place in a room's history. Offsets number the messages of an

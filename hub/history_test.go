@@ -1,8 +1,10 @@
 package hub
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -451,6 +453,11 @@ func TestHistorian(t *testing.T) {
 			require.NoError(t, a.Send(lobby(), big))
 		}
 		require.ErrorIs(t, a.Send(lobby(), big), ErrUnsent)
+		r := httptest.NewRequest("POST", "/?namespace=chat&room=lobby", bytes.NewReader(big.Data))
+		r.Header.Set("Authorization", "Bearer secret")
+		w := httptest.NewRecorder()
+		(&Publisher{Hub: a, Token: "secret"}).ServeHTTP(w, r)
+		require.Equal(t, 503, w.Code)
 		require.NoError(t, a.Send(lobby(), websocket.Text("small")))
 		pa.connect()
 		time.Sleep(10 * time.Second)

@@ -245,7 +245,9 @@ func (h *Hub) encode(e Event) (websocket.Message, bool) {
 }
 
 // Send sends m to everybody in a room. It keeps nothing of m.Data, does not
-// wait, and whether anybody is there is not an error.
+// wait, and whether anybody is there is not an error. In rooms whose history is
+// kept by a [Historian] it fails with ErrUnsent, and nobody gets m, when 8 MiB
+// wait for the broker or the hub is closed.
 func (h *Hub) Send(r Room, m websocket.Message) error { return h.SendKey(r, "", m) }
 
 // SendKey is Send for rooms with [KeepLatest]: for a member that is slow, m takes
@@ -425,7 +427,7 @@ func (h *Hub) Recheck(ctx context.Context, user string) int {
 
 // Close takes the hub off its broker, for those that have one: what was sent
 // before is given a second to leave. Members stay, and can be sent to on this
-// machine.
+// machine, but for rooms whose history the broker keeps.
 func (h *Hub) Close() error {
 	h.init()
 	if h.link == nil {

@@ -31,7 +31,8 @@ import (
 //
 // with the message in "text", or as JSON in "json", or as base64 in "binary".
 // The answer is 204 No Content: sent, which does not tell whether anybody was
-// there. Otherwise it is 400, 401, 405 or 413, and nothing was sent.
+// there. Otherwise it is 400, 401, 405 or 413, or 503 for ErrUnsent, and nothing
+// was sent.
 type Publisher struct {
 	Hub *Hub // required
 
@@ -77,7 +78,11 @@ func (p *Publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = p.publish(r, body)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnsent):
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	case err != nil:
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
