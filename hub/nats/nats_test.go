@@ -77,6 +77,7 @@ func (c *client) history() string {
 // Messages reach other machines in order and once; a server that restarts leaves
 // a gap.
 func TestNATS(t *testing.T) {
+	t.Parallel()
 	port := 20000 + rand.IntN(10000)
 	s := start(t, port)
 	url := fmt.Sprint("nats://127.0.0.1:", port)
