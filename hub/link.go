@@ -60,7 +60,8 @@ type link struct {
 	lost     map[string]struct{} // topics some packets of which did not fit
 	retired  map[string]retired  // topics that have died, whose packets may come again
 	alive    map[uint64]time.Time
-	down     bool // the broker cannot be reached, and the application was told so
+	buried   map[uint64]bool // machines that were taken for dead
+	down     bool            // the broker cannot be reached, and the application was told so
 	closing  bool
 	empty    chan struct{} // closed when closing and nothing is unsent
 }
@@ -108,7 +109,7 @@ func newLink(h *Hub, b Broker) *link {
 		topics: make(map[string]*want), answers: make(map[string]struct{}),
 		toRead: make(chan struct{}, 1), reads: make(map[string]struct{}), appended: make(map[string]uint64),
 		epoch: uint64(time.Now().UnixNano()), numbers: make(map[string]uint64), lost: make(map[string]struct{}),
-		retired: make(map[string]retired), alive: make(map[uint64]time.Time), empty: make(chan struct{}),
+		retired: make(map[string]retired), buried: make(map[uint64]bool), alive: make(map[uint64]time.Time), empty: make(chan struct{}),
 	}
 	l.historian, _ = b.(Historian)
 	return l
@@ -657,12 +658,23 @@ func (t *topic) set(user string, u *presence, node uint64, online bool) {
 	t.note(user, u)
 }
 
-// heard notes that a machine is alive.
+// heard notes that a machine is alive. One that was taken for dead is asked who
+// is there: it may not know that it was.
 func (l *link) heard(node uint64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if _, known := l.alive[node]; known || len(l.alive) < maxCursors {
 		l.alive[node] = time.Now()
+	}
+	back := l.buried[node]
+	delete(l.buried, node)
+	l.mu.Unlock()
+	if !back {
+		return
+	}
+	for t := range l.hub.all() {
+		if t.options.Presence {
+			l.publish(t.name, packet{kind: packAsk})
+		}
 	}
 }
 
@@ -673,6 +685,10 @@ func (l *link) bury(now time.Time) {
 	for node, at := range l.alive {
 		if now.Sub(at) > beatLimit {
 			delete(l.alive, node)
+			if len(l.buried) >= maxCursors {
+				clear(l.buried)
+			}
+			l.buried[node] = true
 			dead = append(dead, node)
 		}
 	}
@@ -687,10 +703,18 @@ func (l *link) bury(now time.Time) {
 	}
 }
 
-// drop forgets the users of a machine.
+// drop forgets the users of a machine, unless it is heard from meanwhile: what it
+// says is heard before its users are noted.
 func (l *link) drop(node uint64) {
 	for t := range l.hub.all() {
 		t.mu.Lock()
+		l.mu.Lock()
+		_, alive := l.alive[node]
+		l.mu.Unlock()
+		if alive {
+			t.mu.Unlock()
+			return
+		}
 		for user, u := range t.users {
 			t.set(user, u, node, false)
 		}

@@ -62,6 +62,7 @@ type port struct {
 	active  map[string]bool
 	waiting []func() // what is under way to the hub, in order
 	gen     int      // of the connection
+	mute    bool     // it hears, and cannot publish
 }
 
 var errDown = errors.New("the exchange is down")
@@ -164,7 +165,7 @@ func (p *port) Publish(ctx context.Context, packets []Packet) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, packet := range packets {
-		if !p.on || x.down {
+		if !p.on || p.mute || x.down {
 			return errDown
 		}
 		data := slices.Clone(packet.Data)
@@ -486,6 +487,22 @@ func TestDeadMachine(t *testing.T) {
 		for _, h := range []*Hub{a, b, c} {
 			require.Equal(t, []string{"ann", "ben", "zoe"}, h.Users(lobby()), "it is back")
 		}
+		// One that could not be heard, and does not know it, is asked.
+		x.mu.Lock()
+		port.mute = true
+		x.mu.Unlock()
+		time.Sleep(beatLimit + beatEvery)
+		require.Equal(t, []string{"ann", "zoe"}, a.Users(lobby()))
+		x.mu.Lock()
+		port.mute = false
+		x.mu.Unlock()
+		time.Sleep(2 * beatEvery)
+		require.Equal(t, []string{"ann", "ben", "zoe"}, a.Users(lobby()))
+		// One that speaks up while it is being taken for dead stays.
+		a.link.heard(b.link.node)
+		a.link.drop(b.link.node)
+		require.Equal(t, []string{"ann", "ben", "zoe"}, a.Users(lobby()))
+
 		require.NoError(t, c.Close())
 		synctest.Wait()
 		require.Equal(t, []string{"ann", "ben"}, a.Users(lobby()))
