@@ -444,6 +444,26 @@ func TestHistorian(t *testing.T) {
 		x.mu.Unlock()
 		require.Empty(t, ben.heard())
 
+		// A room that is never quiet is caught up with by few readings.
+		x.mu.Lock()
+		pb.cut()
+		x.mu.Unlock()
+		require.NoError(t, a.Send(lobby(), websocket.Text("missed")))
+		ben.heard()
+		x.mu.Lock()
+		before = x.reads
+		x.mu.Unlock()
+		pb.connect()
+		for i := range 100 {
+			require.NoError(t, a.Send(lobby(), websocket.Text(fmt.Sprint("steady", i))))
+			time.Sleep(500 * time.Microsecond)
+		}
+		time.Sleep(time.Second)
+		x.mu.Lock()
+		require.Less(t, x.reads-before, 10)
+		x.mu.Unlock()
+		require.Regexp(t, `missed\|.*steady0\|.*steady99$`, ben.heard())
+
 		// What does not fit any more is not sent, and the sender is told.
 		x.mu.Lock()
 		pa.cut()
@@ -461,6 +481,6 @@ func TestHistorian(t *testing.T) {
 		require.NoError(t, a.Send(lobby(), websocket.Text("small")))
 		pa.connect()
 		time.Sleep(10 * time.Second)
-		require.Regexp(t, `sent14 small$`, brief(t, ben.heard()))
+		require.Regexp(t, `sent115 small$`, brief(t, ben.heard()))
 	})
 }
