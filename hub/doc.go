@@ -53,6 +53,15 @@
 // its own, [Welcome]. Hub.Encode turns events into messages for the members, and
 // Hub.OnEvent tells the application.
 //
+// # Coming back
+//
+// A room with Options.History keeps its newest messages. What members are sent
+// there has an Event.Offset, which Hub.Encode sends along; a client that was away
+// gives the last one back, and [Member.Resume] sends it exactly what it has missed,
+// in order, or a [Gap]. No broker is needed. With a [Historian], such as hub/redis,
+// it may come back to any machine; then all members hear a room's messages in one
+// order, and none before the broker has it.
+//
 // # Several machines
 //
 // With a [Broker], what is sent on one machine reaches the members on all. Those

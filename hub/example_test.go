@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/seed-07372d5a/websocket"
 	"github.com/seed-07372d5a/websocket/hub"
@@ -85,4 +86,32 @@ func ExamplePublisher() {
 		},
 	})
 	http.Handle("/push", &hub.Publisher{Hub: h, Token: os.Getenv("PUSH_TOKEN")})
+}
+
+// A chat whose clients miss nothing when their connection breaks: a client keeps
+// the "offset" of the last event, and whenever it connects begins with "since " and
+// that; the first time it has none. On a "gap" it loads the page again.
+func ExampleMember_Resume() {
+	lobby := hub.Room{Namespace: "chat", Name: "lobby"}
+	h := &hub.Hub{
+		Authorize: func(ctx context.Context, m *hub.Member, r hub.Room) error { return nil }, // for everybody
+		Options: func(r hub.Room) hub.Options {
+			return hub.Options{History: 1000, HistoryAge: 10 * time.Minute}
+		},
+		Encode: func(e hub.Event) (websocket.Message, bool) {
+			b, err := json.Marshal(map[string]any{
+				"kind": e.Kind.String(), "offset": e.Offset, "text": string(e.Message.Data),
+			})
+			return websocket.Message{Type: websocket.MessageText, Data: b}, err == nil
+		},
+	}
+	http.Handle("/lobby", &hub.Endpoint{
+		Hub: h,
+		Message: func(ctx context.Context, m *hub.Member, msg websocket.Message) error {
+			if offset, ok := strings.CutPrefix(string(msg.Data), "since "); ok {
+				return m.Resume(ctx, lobby, offset)
+			}
+			return h.Send(lobby, msg)
+		},
+	})
 }

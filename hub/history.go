@@ -18,7 +18,7 @@ import (
 const (
 	maxHistory   = 1 << 16 // messages
 	defaultAge   = 5 * time.Minute
-	rememberFor  = time.Hour   // how long a room that nobody is in keeps its numbers, after its last message has aged
+	rememberFor  = time.Hour   // how much longer than messages a room that nobody is in keeps its numbers
 	sweepEvery   = time.Minute // how often what nobody needs is looked for
 	replayAtOnce = 4 << 10     // bytes that are posted to one that comes back; more goes at the pace of its network
 )
