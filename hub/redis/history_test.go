@@ -189,6 +189,9 @@ func TestHistory(t *testing.T) {
 			new.leave()
 			say(t, a, "13", "14", "15", "16", "17", "18")
 			ann.until("18")
+			logs := s.Keys(bg, "*:log").Val()
+			require.Len(t, logs, 1)
+			require.Equal(t, int64(5), s.XLen(bg, logs[0]).Val())
 			ben.come(b)
 			ben.until("12 gap")
 			say(t, a, "19")
@@ -325,7 +328,8 @@ type wire struct {
 	mu      sync.Mutex
 	delay   time.Duration
 	swallow bool
-	cut     int // after that many bytes; 0: not
+	deaf    bool // only what Redis says is swallowed
+	cut     int  // after that many bytes; 0: not
 }
 
 func newProxy(t *testing.T, to string) *proxy {
@@ -380,7 +384,7 @@ func (p *proxy) serve(c net.Conn) {
 					return
 				}
 				w.mu.Lock()
-				delay, swallow := w.delay, w.swallow
+				delay, swallow := w.delay, w.swallow || w.deaf && way[0] == r
 				cut := w.cut > 0 && w.cut <= n
 				if cut {
 					n = w.cut - 1
@@ -469,6 +473,7 @@ func TestHistoryFaults(t *testing.T) {
 			f.leave()
 			f.come(machines[rnd.IntN(3)])
 		}
+		time.Sleep(time.Duration(rnd.IntN(40)) * time.Millisecond) // faults take place while there is traffic
 	}
 	for _, p := range proxies { // what swallows is cut off, and the next connections are good
 		p.fault(func(w *wire, c net.Conn) { c.Close() })
@@ -491,6 +496,60 @@ func TestHistoryFaults(t *testing.T) {
 		seen[from]++
 		require.Equal(t, fmt.Sprint(seen[from]), number)
 	}
+}
+
+// A111: a message whose answer is lost is tried again, and kept once.
+func TestHistoryOnce(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	l := &ledger{texts: map[string]string{}}
+	p := newProxy(t, s.addr())
+	keep := hub.Options{History: 100}
+	a, b := s.machine(p.Addr().String(), nil, keep), s.machine(s.addr(), nil, keep)
+	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
+	ann.come(a)
+	ben.come(b)
+	say(t, a, "1")
+	ann.until("1")
+	ben.until("1")
+	p.fault(func(w *wire, c net.Conn) { w.deaf = true })
+	say(t, a, "2")
+	ben.until("1 2")
+	p.fault(func(w *wire, c net.Conn) { c.Close() })
+	say(t, a, "3")
+	ben.until("1 2 3")
+	ann.until("1 2 3")
+	require.Equal(t, "1 2 3", ben.heard())
+	require.Equal(t, "1 2 3", ann.heard())
+	require.Equal(t, int64(3), s.XLen(bg, "hub:{r/chat/lobby}:log").Val())
+}
+
+// A113: a Redis that comes back with its data may lack the last of it: histories
+// begin anew.
+func TestHistoryReloaded(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.kill()
+	s.dir = t.TempDir()
+	s.start()
+	l := &ledger{texts: map[string]string{}}
+	keep := hub.Options{History: 100}
+	a, b := s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep)
+	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
+	ann.come(a)
+	ben.come(a)
+	say(t, a, "1", "2")
+	ann.until("1 2")
+	ben.until("1 2")
+	ben.leave()
+	s.kill()
+	s.start()
+	ann.until("1 2 gap") // without another message: the machine has looked
+	ben.come(b)
+	ben.until("1 2 gap")
+	say(t, b, "3")
+	ann.until("1 2 gap 3")
+	ben.until("1 2 gap 3")
 }
 
 // A114: a machine that is killed leaves no ghosts, and what it has sent before was

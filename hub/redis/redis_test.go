@@ -30,6 +30,7 @@ type server struct {
 	t    *testing.T
 	port string
 	cmd  *exec.Cmd
+	dir  string // where it keeps its data; "": it keeps none
 	*redis.Client
 }
 
@@ -55,7 +56,11 @@ func newServer(t *testing.T) *server {
 }
 
 func (s *server) start() {
-	s.cmd = exec.Command("redis-server", "--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir())
+	args := []string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}
+	if s.dir != "" {
+		args = append(args, "--dir", s.dir, "--appendonly", "yes", "--appendfsync", "always")
+	}
+	s.cmd = exec.Command("redis-server", args...)
 	require.NoError(s.t, s.cmd.Start())
 	require.Eventually(s.t, func() bool { return s.Ping(bg).Err() == nil }, patience, 10*time.Millisecond)
 }
