@@ -484,3 +484,23 @@ func TestHistorian(t *testing.T) {
 		require.Regexp(t, `sent115 small$`, brief(t, ben.heard()))
 	})
 }
+
+// What clients say that they have heard is theirs to invent.
+func FuzzPosition(f *testing.F) {
+	f.Add("0123456789abcdef-7")
+	f.Add("0123456789abcdef--1")
+	f.Add("+123456789abcdef-18446744073709551616")
+	f.Fuzz(func(t *testing.T, s string) {
+		p, ok := parsePosition(s)
+		if !ok {
+			return
+		}
+		q, ok := parsePosition(p.String())
+		require.True(t, ok)
+		require.Equal(t, p, q)
+		h := &history{last: Position{Epoch: p.Epoch, Offset: 9}, entries: make([]*entry, 5)}
+		missed, complete := h.since(p.Offset)
+		require.Equal(t, complete, p.Offset >= 4 && p.Offset <= 9)
+		require.Equal(t, complete, uint64(len(missed)) == 9-p.Offset)
+	})
+}

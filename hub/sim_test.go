@@ -590,6 +590,7 @@ func FuzzPacket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, topic string, b []byte) {
 		p, err := parsePacket(topic, b)
 		if err != nil {
+			shares(t, topic, b, false)
 			return
 		}
 		require.Equal(t, b, appendPacket(nil, &p))
@@ -605,5 +606,29 @@ func FuzzPacket(f *testing.F) {
 		h.link.Receive(topic, b)
 		h.link.Receive(topic, b)
 		require.Zero(t, h.Stats().Invalid)
+		shares(t, topic, b, p.kind == packMessage)
 	})
+}
+
+// shares gives a packet to a hub as one that was kept: it has a place in the
+// history, whatever it is.
+func shares(t *testing.T, topic string, b []byte, good bool) {
+	h := &Hub{Authorize: anybody, Options: func(Room) Options { return Options{History: 10} }}
+	h.init()
+	h.link = newLink(h, keeper{})
+	if !strings.HasPrefix(topic, "r/") {
+		return
+	}
+	h.Encode = func(Event) (websocket.Message, bool) { return websocket.Message{}, false }
+	x := h.obtain(topic, Room{"chat", "a"})
+	x.add(&Member{hub: h, home: &h.shards[0]}, new(newcomer))
+	x.splice(h.link, &reading{topic: x, after: 0}, &Page{Last: Position{7, 1}, Packets: []Kept{{Data: b}, {Data: b}}})
+	h.link.Appended(topic, Position{7, 2}, b)
+	h.link.Appended(topic, Position{7, 2}, b)
+	h.link.Appended(topic, Position{8, 9}, b)
+	require.Equal(t, Position{7, 2}, x.history.last)
+	require.Len(t, x.history.entries, 2)
+	require.Equal(t, good, h.Stats().Invalid == 0)
+	x.splice(h.link, &reading{topic: x, after: 2}, &Page{Last: Position{8, 9}})
+	require.Equal(t, Position{8, 9}, x.history.last)
 }
