@@ -17,8 +17,9 @@ const (
 	atDoor    = `!document.getElementById("door").hidden && document.getElementById("room").hidden`
 	atEnd     = `(({scrollHeight, scrollTop, clientHeight}) => scrollHeight - scrollTop - clientHeight < 60)(document.getElementById("log"))`
 	calm      = `document.getAnimations().length === 0`
-	fits      = `visualViewport.scale === 1 && document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight
-		&& [...document.querySelectorAll("button, input, textarea")].filter((e) => e.checkVisibility({visibilityProperty: true}))
+	fits      = fitsWide + ` && document.documentElement.scrollHeight <= innerHeight`
+	fitsWide  = `visualViewport.scale === 1 && document.documentElement.scrollWidth <= innerWidth
+		&& [...document.querySelectorAll("button, input, textarea, a, td, dd, h1, h2")].filter((e) => e.checkVisibility({visibilityProperty: true}))
 			.map((e) => e.getBoundingClientRect()).every((r) => r.left >= 0 && r.right <= innerWidth)`
 )
 

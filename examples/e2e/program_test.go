@@ -23,8 +23,8 @@ func build(t *testing.T, name string) string {
 		t.Skip("Windows has no SIGTERM to end the program with")
 	}
 	program := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("go", "build", "-o", program, "./examples/"+name)
-	cmd.Dir = filepath.Join("..", "..")
+	cmd := exec.Command("go", "build", "-o", program, ".")
+	cmd.Dir = filepath.Join("..", name)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return program
@@ -125,11 +125,6 @@ func (w *wire) mend() {
 func text(id, text string) string {
 	return "document.getElementById(" + quote(id) + ").textContent === " + quote(text)
 }
-
-// fitsWide is fits for pages that scroll: nothing is wider than the window.
-const fitsWide = `visualViewport.scale === 1 && document.documentElement.scrollWidth <= innerWidth
-	&& [...document.querySelectorAll("button, input, a, td, dd, h1, h2")].filter((e) => e.checkVisibility({visibilityProperty: true}))
-		.map((e) => e.getBoundingClientRect()).every((r) => r.left >= 0 && r.right <= innerWidth)`
 
 // pictures sees that nothing sticks out of the page, in both widths, and takes
 // screenshots of it in both schemes.

@@ -18,13 +18,20 @@ import (
 type server struct {
 	t       *testing.T
 	program string
+	args    []string
 	addr    string
 	url     string
 	process *exec.Cmd
 }
 
 func newServer(t *testing.T, example string) *server {
-	s := &server{t: t, program: build(t, example), addr: freeAddr(t)}
+	addr := freeAddr(t)
+	return newProgram(t, example, addr, "-addr", addr)
+}
+
+// newProgram builds the example with this name, which args make listen on addr.
+func newProgram(t *testing.T, name, addr string, args ...string) *server {
+	s := &server{t: t, program: build(t, name), args: args, addr: addr}
 	t.Cleanup(s.kill)
 	return s
 }
@@ -47,7 +54,7 @@ func freeAddr(t *testing.T) string {
 // start returns when the server listens.
 func (s *server) start() {
 	s.t.Helper()
-	s.process = exec.Command(s.program, "-addr", s.addr)
+	s.process = exec.Command(s.program, s.args...)
 	s.process.Stderr = os.Stderr
 	out, err := s.process.StdoutPipe()
 	require.NoError(s.t, err)
