@@ -67,6 +67,7 @@ func newControl(redis *unit, port int) (*control, error) {
 		}
 		c.units = append(c.units, &unit{Name: fmt.Sprint(n + 1), Kind: "server", Addr: addr, runner: &process{
 			ready: ready,
+			ours:  true,
 			args: []string{
 				self, "-server", fmt.Sprint(n + 1), "-listen", addr, "-redis", redis.Addr, "-port", fmt.Sprint(port),
 			},

@@ -25,6 +25,7 @@ const (
 type process struct {
 	args  []string
 	ready string // is in the line that it prints when it can be reached
+	ours  bool   // it ends in good order when its input does
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd // nil if it does not run
@@ -87,19 +88,16 @@ func (p *process) kill() {
 	}
 }
 
-// stop lets the program end in good order when it reads the end of its input,
-// and kills it if it does not.
+// stop lets the program end in good order if it can, and kills it if it does not.
 func (p *process) stop() {
-	cmd, stdin, done := p.get()
-	if cmd == nil {
-		return
+	if cmd, stdin, done := p.get(); cmd != nil && p.ours {
+		stdin.Close()
+		select {
+		case <-done:
+		case <-time.After(stopTime):
+		}
 	}
-	stdin.Close()
-	select {
-	case <-done:
-	case <-time.After(stopTime):
-		p.kill()
-	}
+	p.kill()
 }
 
 func (p *process) state() (up bool, pid int) {

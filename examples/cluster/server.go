@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/seed-07372d5a/websocket"
 	"github.com/seed-07372d5a/websocket/hub"
@@ -73,6 +74,7 @@ func serve(ctx context.Context, number int, listen, redisAddr string, page int, 
 	if err != nil {
 		return err
 	}
+	logging.Disable() // of each attempt while Redis is gone: the page says it once
 	client := goredis.NewClient(&goredis.Options{Addr: redisAddr})
 	defer client.Close()
 	s := newServer(number, redis.New(client, nil), page)

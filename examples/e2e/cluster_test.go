@@ -57,8 +57,8 @@ func TestCluster(t *testing.T) {
 			p.until(shows(pane(n, ".people li:not(.ghost)"), who))
 		}
 	}
-	p.sayIn(1, "Is everybody here? 世界")
-	p.seeIn("Is everybody here? 世界", 1, 2, 3)
+	p.sayIn(1, "Is everybody here? Grüße!")
+	p.seeIn("Is everybody here? Grüße!", 1, 2, 3)
 	p.sayIn(2, "I am.")
 	p.sayIn(3, `<img src=x onerror="window.broken=true">`)
 	p.seeIn("I am.", 1, 2, 3)

@@ -48,11 +48,14 @@ class Pane {
   socket = null;
   joined = false;
   people = new Set();
+  known = new Set(); // who was there before the connection was lost
   alone = false;    // the server says that it cannot reach Redis
   since = null;     // when the connection was lost
   attempts = 0;
   unanswered = [];  // what we said and have not seen come back
   unit = { up: false };
+  followed = true;  // the end of the log is being read
+  size = "";        // of the log
 
   constructor(number) {
     this.number = number;
@@ -71,6 +74,11 @@ class Pane {
       const text = this.input.value.trim();
       if (text && this.say(text)) this.input.value = "";
     });
+    this.log.addEventListener("scroll", () => this.following());
+    new ResizeObserver(() => {
+      if (this.followed) this.scrollToEnd();
+      this.size = this.measure();
+    }).observe(this.log);
     $("panes").append(this.root);
     this.show();
   }
@@ -116,11 +124,12 @@ class Pane {
         }
         this.joined = true;
         this.attempts = 0;
+        this.known = this.people; // a server that was just started hears of them in a moment
         this.people = new Set(e.users);
         break;
       case "joined":
         this.people.add(e.user);
-        if (this.joined) this.note(`${e.user} joined`);
+        if (!this.known.delete(e.user) && this.joined) this.note(`${e.user} joined`);
         break;
       case "left":
         this.people.delete(e.user);
@@ -190,12 +199,27 @@ class Pane {
     this.append(element("p", "gap", "Messages may be missing here"));
   }
 
+  // append adds to the log. Who reads further up is not moved.
   append(e) {
-    const { log } = this;
-    const following = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    const { log } = this, follow = this.following();
     log.append(e);
     while (log.childElementCount > 200) log.firstElementChild.remove();
-    if (following) log.scrollTop = log.scrollHeight;
+    if (follow) this.scrollToEnd();
+  }
+
+  // following tells whether the end of the log is being read. A log that becomes
+  // smaller does not change that.
+  following() {
+    const { log } = this;
+    if (this.size === this.measure()) this.followed = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    return this.followed;
+  }
+
+  measure() { return `${this.log.clientWidth}x${this.log.clientHeight}`; }
+
+  scrollToEnd() {
+    this.log.scrollTop = this.log.scrollHeight;
+    this.followed = true;
   }
 
   show() {
@@ -238,13 +262,13 @@ function happened(unit) {
   if (unit.trouble) return tell(unit.trouble);
   if (unit.name === "redis") {
     tell(unit.up
-      ? "Redis is back. Within three seconds the servers are connected again and pass on what waited; whatever may be lost is marked."
+      ? "Redis is back. The servers reconnect within seconds and pass on what waited; what may be lost is marked."
       : "Redis is dead. Each server goes on by itself: what is said arrives there, and waits for the others.");
     return;
   }
   const who = names[unit.name - 1];
   tell(unit.up
-    ? `Server ${unit.name} is back, and ${who} with it. What was said meanwhile it has not seen: the pane says so.`
+    ? `Server ${unit.name} is back, and ${who} with it. What was said meanwhile it has not seen: its pane says so.`
     : `Server ${unit.name} is dead, and said no goodbye. The others list ${who} until it has been silent for 15 to 20 seconds.`);
 }
 
@@ -281,16 +305,18 @@ function know(now) {
     return;
   }
   units = now;
-  if (!before.length || lost) tell("Say something in any of them, and it arrives in all. Then kill what you like.");
+  if (!before.length || lost) tell("Say something: the numbers below it light up where it has arrived. Then kill what you like.");
   lost = 0;
   for (const [i, unit] of units.entries()) {
     const pane = panes[i], root = pane?.root ?? $("redis");
     const power = root.querySelector(".power");
     root.classList.toggle("up", unit.up);
     root.classList.toggle("down", !unit.up);
-    root.querySelector(".where").textContent = [
-      unit.name === "redis" ? unit.kind : "", unit.addr, unit.up && unit.pid ? `pid ${unit.pid}` : "",
-    ].filter(Boolean).join(" · ");
+    root.querySelector(".where").replaceChildren(
+      ...pane ? [] : [element("span", "kind", unit.kind)],
+      element("span", "addr", unit.addr),
+      ...unit.pid ? [element("span", "pid", `pid ${unit.pid}`)] : [],
+    );
     power.disabled = false;
     power.hidden = unit.fixed;
     power.textContent = unit.up ? "Kill" : "Start";
