@@ -17,7 +17,8 @@ import (
 // any punctuation and spaces in them.
 //
 // A Broker belongs to one Hub. It keeps itself connected: backing off, with
-// jitter, and subscribing again are its business.
+// jitter, and subscribing again are its business. It should try every three
+// seconds at least, for which hubs keep what has waited while the broker was gone.
 type Broker interface {
 	// Start is called once, before all else. Packets that arrive, and what
 	// becomes of the connection, are told to r. It does not wait for the broker;

@@ -27,6 +27,7 @@ const (
 	maxPublish  = 5 * time.Second
 	firstRetry  = 50 * time.Millisecond
 	lastRetry   = 2 * time.Second
+	maxAbsence  = 3 * time.Second // of other machines, when the broker is back
 
 	beatEvery = 5 * time.Second // how often a machine says that it is alive
 	beatLimit = 3 * beatEvery   // after which it is taken for dead
@@ -62,7 +63,10 @@ type link struct {
 	alive    map[uint64]time.Time
 	buried   map[uint64]bool // machines that were taken for dead
 	down     bool            // the broker cannot be reached, and the application was told so
+	went     time.Time       // when it was lost; zero if what has waited since is sent, or nothing has
+	back     time.Time       // when it could last be reached again
 	closing  bool
+	hurry    chan struct{} // closed when closing
 	empty    chan struct{} // closed when closing and nothing is unsent
 }
 
@@ -110,6 +114,7 @@ func newLink(h *Hub, b Broker) *link {
 		toRead: make(chan struct{}, 1), reads: make(map[string]struct{}), appended: make(map[string]uint64),
 		epoch: uint64(time.Now().UnixNano()), numbers: make(map[string]uint64), lost: make(map[string]struct{}),
 		retired: make(map[string]retired), buried: make(map[uint64]bool), alive: make(map[uint64]time.Time), empty: make(chan struct{}),
+		hurry: make(chan struct{}),
 	}
 	l.historian, _ = b.(Historian)
 	return l
@@ -223,6 +228,7 @@ func (l *link) sent(n int) {
 
 // send publishes, and tries again until it can: others drop what they have had.
 func (l *link) send() {
+	beat := []Packet{{Topic: beatTopic, Data: appendPacket(nil, &packet{kind: packBeat, node: l.node, topic: beatTopic})}}
 	wait := firstRetry
 	for {
 		batch := l.batch()
@@ -234,20 +240,72 @@ func (l *link) send() {
 				return
 			}
 		}
-		ctx, cancel := context.WithTimeout(l.ctx, maxPublish)
-		err := l.broker.Publish(ctx, batch)
-		cancel()
-		if err == nil {
+		if l.outage().IsZero() && l.try(batch) {
 			wait = firstRetry
 			l.sent(len(batch))
 			continue
 		}
-		select {
-		case <-time.After(wait/2 + rand.N(wait)):
+		// Whether it works again is tried with what nobody would miss.
+		for again := true; again; again = !l.try(beat) {
+			if !l.pause(wait/2+rand.N(wait), nil) {
+				return
+			}
 			wait = min(2*wait, lastRetry)
-		case <-l.ctx.Done():
-			return
 		}
+		if went := l.outage(); !went.IsZero() {
+			if !l.pause(l.absence(), l.hurry) {
+				return
+			}
+			l.settle(went)
+		}
+	}
+}
+
+// try publishes, and tells whether it could.
+func (l *link) try(packets []Packet) bool {
+	ctx, cancel := context.WithTimeout(l.ctx, maxPublish)
+	defer cancel()
+	return l.broker.Publish(ctx, packets) == nil
+}
+
+// pause waits, unless it is cut short. It is false when the link has ended.
+func (l *link) pause(d time.Duration, short <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-short:
+	case <-l.ctx.Done():
+	}
+	return l.ctx.Err() == nil
+}
+
+// outage returns when the broker was lost, if others may not have found it again.
+func (l *link) outage() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.went
+}
+
+// absence is for how long others may yet be without the broker: what is sent
+// before they have subscribed again is lost to them. When it was gone for d, the
+// pauses between their attempts have grown to 3*d at most.
+func (l *link) absence() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := time.Now()
+	if !l.down {
+		found = l.back
+	}
+	return min(3*found.Sub(l.went), maxAbsence) - time.Since(found)
+}
+
+// settle ends an outage, unless there has been another one.
+func (l *link) settle(went time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.went.Equal(went) {
+		l.went = time.Time{}
 	}
 }
 
@@ -496,6 +554,12 @@ func (l *link) Connected(yes bool) {
 	l.mu.Lock()
 	was := l.down
 	l.down = !yes
+	switch {
+	case was && yes:
+		l.back = time.Now()
+	case !was && !yes:
+		l.went = time.Now()
+	}
 	l.mu.Unlock()
 	if was == !yes || l.hub.OnEvent == nil {
 		return
@@ -784,6 +848,7 @@ func (l *link) close() error {
 	}
 	l.queue(beatTopic, packet{kind: packBye})
 	l.closing = true
+	close(l.hurry)
 	if len(l.unsent) == 0 {
 		close(l.empty)
 	}

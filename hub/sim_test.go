@@ -581,6 +581,86 @@ func TestOverflow(t *testing.T) {
 	})
 }
 
+// A109: what has waited while the broker was gone is sent when the other machines
+// had time to find it again, and not before.
+func TestWaitsForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fail := false
+		x := &exchange{rand: func(n int) int {
+			if fail && n == 30 {
+				fail = false
+				return 0 // this Publish fails, and yet has arrived
+			}
+			return 1
+		}}
+		encode := func(e Event) (websocket.Message, bool) {
+			return e.Message, e.Kind == Sent
+		}
+		pa, pb := x.port(), x.port()
+		a, b := &Hub{Authorize: anybody, Broker: pa, Encode: encode}, &Hub{Authorize: anybody, Broker: pb, Encode: encode}
+		enter(t, a, "ann", lobby()).read()
+		ben := enter(t, b, "ben", lobby()).read()
+		lose := func() {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.down = true
+			pa.cut()
+			pb.cut()
+		}
+		find := func() {
+			x.mu.Lock()
+			x.down = false
+			x.mu.Unlock()
+		}
+
+		lose()
+		require.NoError(t, a.Send(lobby(), websocket.Text("1")))
+		time.Sleep(time.Minute)
+		require.NoError(t, a.Send(lobby(), websocket.Text("2")))
+		find()
+		pa.connect()
+		time.Sleep(maxAbsence - time.Millisecond)
+		require.NoError(t, a.Send(lobby(), websocket.Text("3")))
+		pb.connect()
+		synctest.Wait()
+		require.Empty(t, ben.heard())
+		time.Sleep(2 * maxAbsence)
+		require.Equal(t, "1|2|3", ben.heard())
+
+		x.mu.Lock()
+		fail = true
+		x.mu.Unlock()
+		require.NoError(t, a.Send(lobby(), websocket.Text("4")))
+		require.NoError(t, a.Send(lobby(), websocket.Text("5")))
+		time.Sleep(2 * firstRetry) // the broker was not gone: nobody has to find it
+		require.Equal(t, "4|5", ben.heard())
+
+		lose()
+		time.Sleep(10 * firstRetry)
+		find()
+		pa.connect()
+		require.NoError(t, a.Send(lobby(), websocket.Text("alone")))
+		time.Sleep(10 * firstRetry)
+		pb.connect()
+		time.Sleep(30 * firstRetry)
+		require.Equal(t, "alone", ben.heard())
+
+		lose()
+		require.NoError(t, a.Send(lobby(), websocket.Text("6")))
+		time.Sleep(10 * firstRetry)
+		find()
+		pb.connect()
+		pa.connect()
+		time.Sleep(24 * firstRetry) // it has found it, and waits for others until 30
+		require.Empty(t, ben.heard())
+		start := time.Now()
+		require.NoError(t, a.Close())
+		require.Zero(t, time.Since(start), "it waits no longer")
+		require.Equal(t, "6", ben.heard())
+		require.NoError(t, b.Close())
+	})
+}
+
 // A115: what comes from a broker is taken apart with care.
 func FuzzPacket(f *testing.F) {
 	p := packet{kind: packMessage, node: 1, epoch: 2, number: 3, topic: "r/chat/a", user: "ann", key: "k", message: websocket.Text("hi")}
