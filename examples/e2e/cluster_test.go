@@ -99,6 +99,9 @@ func TestCluster(t *testing.T) {
 		p.until(isIn(n))
 		p.until(fmt.Sprintf(`document.querySelectorAll(%q).length > %d`, pane(n, ".gap"), before[n]))
 	}
+	p.seeIn("Only here.", 1, 2, 3) // it has waited
+	p.seeIn("Only there.", 1, 2, 3)
+	p.until(shows(pane(2, ".message .late"), "s late"))
 	p.sayIn(2, "Together again.")
 	p.seeIn("Together again.", 1, 2, 3)
 	p.pictures("cluster-recovered")
