@@ -67,7 +67,7 @@ func TestCluster(t *testing.T) {
 	p.pictures("cluster-well")
 
 	p.click(pane(2, ".power"))
-	p.until(shows(pane(2, ".note.bad"), "The connection has ended: 1006"))
+	p.until(shows(pane(2, ".note.bad"), "The connection was lost: 1006"))
 	p.until(shows(pane(2, ".state"), "Next attempt in"))
 	p.until(shows(pane(1, ".people li.ghost"), "Ben"))
 	p.until(shows("#story", "Server 2 is dead"))

@@ -100,7 +100,7 @@ class Pane {
     if (this.joined) {
       this.joined = false;
       this.since = performance.now();
-      this.note(`The connection has ended: ${code}${reason && ` ${reason}`}`, "bad");
+      this.note(`The connection was lost: ${code}${reason && ` ${reason}`}`, "bad");
       for (const { text } of this.unanswered) this.note(`It may not have arrived: “${text}”`, "bad");
       this.unanswered = [];
     }
