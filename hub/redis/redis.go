@@ -24,12 +24,11 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,7 +38,7 @@ import (
 const (
 	firstRetry = 50 * time.Millisecond
 	lastRetry  = 2 * time.Second
-	silence    = 5 * time.Second // after which Redis is asked whether it is there, and again before it is given up
+	silence    = 5 * time.Second // after which, or twice as long, Redis is asked whether it is there, and again before it is given up
 	subscribed = 1000            // channels of one command
 )
 
@@ -270,19 +269,19 @@ func (s *shard) connection() (came bool) {
 	if ctx.Err() != nil || s.ask(pubsub, wanted, true) != nil {
 		return false
 	}
-	for asked := false; ; {
-		m, err := pubsub.ReceiveTimeout(ctx, silence)
-		var timeout net.Error
-		switch {
-		case err == nil:
-			asked = false
-		case !errors.As(err, &timeout) || !timeout.Timeout() || asked || pubsub.Ping(ctx) != nil:
+	var heard atomic.Bool
+	over := make(chan struct{})
+	defer close(over)
+	s.broker.done.Go(func() { s.watch(pubsub, &heard, over) })
+	for {
+		// Without a deadline: one that passes in the middle of a message would
+		// have its rest taken for what Redis says next.
+		m, err := pubsub.Receive(ctx)
+		if err != nil {
 			return came
-		default:
-			asked = true
-			continue
 		}
 		came = true
+		heard.Store(true)
 		s.connected(true)
 		switch m := m.(type) {
 		case *redis.Message:
@@ -299,6 +298,29 @@ func (s *shard) connection() (came bool) {
 			if topic, ok := s.topic(m.Channel); ok && (m.Kind == "subscribe" || m.Kind == "ssubscribe") {
 				s.broker.r.Subscribed(topic)
 			}
+		}
+	}
+}
+
+// watch asks a connection that is silent whether it is there, and closes it if
+// it does not answer.
+func (s *shard) watch(pubsub *redis.PubSub, heard *atomic.Bool, over <-chan struct{}) {
+	tick := time.NewTicker(silence)
+	defer tick.Stop()
+	for asked := false; ; {
+		select {
+		case <-tick.C:
+		case <-over:
+			return
+		}
+		switch {
+		case heard.Swap(false):
+			asked = false
+		case asked || pubsub.Ping(s.broker.ctx) != nil:
+			pubsub.Close()
+			return
+		default:
+			asked = true
 		}
 	}
 }
