@@ -209,3 +209,60 @@ func sorted(heard string) string {
 	})
 	return strings.Join(parts, "|")
 }
+
+// A110: who is cut off again and again, each time that it has subscribed, does not
+// come back as fast as it can.
+func TestFlapping(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake, b hub.Broker, l *listener) {
+		time.Sleep(time.Minute)
+		f.mu.Lock()
+		f.hangs = true
+		before := len(f.conns)
+		f.mu.Unlock()
+		f.subscriber().Close()
+		time.Sleep(time.Minute)
+		f.mu.Lock()
+		tries := len(f.conns) - before
+		f.hangs = false
+		f.mu.Unlock()
+		require.Greater(t, tries, 20)
+		require.Less(t, tries, 140, "the client library tries twice each time")
+		time.Sleep(5 * lastRetry)
+		l.heard()
+		f.subscriber().Close() // the first time after a good one
+		time.Sleep(2 * firstRetry)
+		require.Equal(t, "connected false|connected true|subscribed a|subscribed b", sorted(l.heard()))
+	})
+}
+
+// A109: what the hub is told last is how things are.
+func TestConnectedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &slowListener{begin: make(chan struct{})}
+		b := New(nil, &Options{Shards: 2}).(*broker)
+		b.r = l
+		b.shards[0].connected(true)
+		go b.shards[1].connected(true)
+		synctest.Wait() // it is being told
+		go b.shards[0].connected(false)
+		synctest.Wait()
+		close(l.begin)
+		require.Equal(t, "connected true|connected false", l.heard())
+		b.shards[0].connected(true)
+		b.shards[0].connected(true)
+		require.Equal(t, "connected true", l.heard())
+	})
+}
+
+// A slowListener takes its time.
+type slowListener struct {
+	listener
+	begin chan struct{}
+}
+
+func (l *slowListener) Connected(yes bool) {
+	if yes {
+		<-l.begin
+	}
+	l.listener.Connected(yes)
+}

@@ -85,10 +85,11 @@ type broker struct {
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 
-	mu     sync.Mutex
-	up     int  // shards that are connected
-	told   bool // the receiver knows
-	toldUp bool
+	mu      sync.Mutex
+	up      int  // shards that are connected
+	told    bool // the receiver knows
+	toldUp  bool
+	telling bool // somebody tells it: others leave it to him
 }
 
 // A shard is one connection that subscribes.
@@ -233,11 +234,12 @@ func (s *shard) ask(pubsub *redis.PubSub, topics []string, on bool) error {
 	return nil
 }
 
-// receive keeps a connection and passes on what comes.
+// receive keeps a connection and passes on what comes. Who is cut off as soon as
+// it is connected backs off too.
 func (s *shard) receive() {
 	wait := firstRetry
 	for s.broker.ctx.Err() == nil {
-		if s.connection() {
+		if since := s.connection(); !since.IsZero() && time.Since(since) > lastRetry {
 			wait = firstRetry
 		}
 		s.hangUp()
@@ -250,8 +252,8 @@ func (s *shard) receive() {
 	}
 }
 
-// connection is the life of one connection. It tells whether there was any.
-func (s *shard) connection() (came bool) {
+// connection is the life of one connection. It tells when anything came first.
+func (s *shard) connection() (since time.Time) {
 	ctx := s.broker.ctx
 	var pubsub *redis.PubSub
 	if s.broker.sharded {
@@ -267,7 +269,7 @@ func (s *shard) connection() (came bool) {
 	}
 	s.mu.Unlock()
 	if ctx.Err() != nil || s.ask(pubsub, wanted, true) != nil {
-		return false
+		return since
 	}
 	var heard atomic.Bool
 	over := make(chan struct{})
@@ -278,9 +280,11 @@ func (s *shard) connection() (came bool) {
 		// have its rest taken for what Redis says next.
 		m, err := pubsub.Receive(ctx)
 		if err != nil {
-			return came
+			return since
 		}
-		came = true
+		if since.IsZero() {
+			since = time.Now()
+		}
 		heard.Store(true)
 		s.connected(true)
 		switch m := m.(type) {
@@ -356,13 +360,16 @@ func (s *shard) connected(yes bool) {
 			b.up--
 		}
 	}
-	all := b.up == len(b.shards)
-	tell := !b.told && (all || !yes) || b.told && all != b.toldUp
-	if tell {
-		b.told, b.toldUp = true, all
+	for !b.telling {
+		all := b.up == len(b.shards)
+		if b.told && all == b.toldUp || !b.told && yes && !all {
+			break
+		}
+		b.told, b.toldUp, b.telling = true, all, true
+		b.mu.Unlock()
+		b.r.Connected(all)
+		b.mu.Lock()
+		b.telling = false
 	}
 	b.mu.Unlock()
-	if tell {
-		b.r.Connected(all)
-	}
 }
