@@ -36,7 +36,7 @@ type Hub struct {
 
 	// OnEvent is told of all events but Sent and Welcome. Those of one room come
 	// one after the other. It should return soon: what follows in that room
-	// waits. It may call the hub.
+	// waits. It may call the hub, but for Close.
 	OnEvent func(e Event)
 
 	// MaxRooms is how many rooms a member may be in. 0: 100.

@@ -552,6 +552,10 @@ func (l *link) gap(t *topic) {
 // Connected is of Receiver.
 func (l *link) Connected(yes bool) {
 	l.mu.Lock()
+	if l.closing { // it is the hub that leaves
+		l.mu.Unlock()
+		return
+	}
 	was := l.down
 	l.down = !yes
 	switch {

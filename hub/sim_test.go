@@ -548,6 +548,27 @@ func TestFirstMoment(t *testing.T) {
 	})
 }
 
+// A hub that is closed leaves its broker: that is no trouble to be told of.
+func TestCloseIsNotDegraded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events []Kind
+		x := &exchange{rand: func(int) int { return 1 }}
+		h := &Hub{Broker: leaving{x.port()}, OnEvent: func(e Event) { events = append(events, e.Kind) }}
+		h.Count(lobby()) // it begins
+		synctest.Wait()
+		require.NoError(t, h.Close())
+		require.Empty(t, events)
+	})
+}
+
+// A leaving broker tells its receiver that it has left.
+type leaving struct{ *port }
+
+func (l leaving) Close() error {
+	l.r.Connected(false)
+	return l.port.Close()
+}
+
 // What does not fit into the queue to the broker is not lost in silence.
 func TestOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
