@@ -113,6 +113,7 @@ var setups = []setup{
 	{"on, afresh, 9 bits, engine", nil, false, afresh, 5},
 	{"off, engine", nil, false, nil, 50},
 	{"off, TLS, engine", nil, true, nil, 20},
+	{"on, takeover, TLS, engine", nil, true, takeover, 5},
 }
 
 const limit = 16 << 20
