@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -36,6 +37,53 @@ func FuzzDecode(f *testing.F) {
 		require.NoError(t, JSON.Decode(out, &again))
 		require.Equal(t, e, again)
 	})
+}
+
+// The envelope's decoder takes and refuses what encoding/json does, and makes the
+// same of it, but for names of fields in other letters, which it does not know.
+func FuzzDecodeDiffers(f *testing.F) {
+	for _, s := range []string{
+		`{"type":"message","id":1,"name":"n","timestamp":1763700000000,"data":{"a":[1,2,"x"],"b":{}}}`,
+		`{"type":"reply","id":3,"re":2,"error":{"code":"no","message":"\u0000é\ud83d\ude00\ud83d \/\b\f\n\r\t"}}`,
+		" {\t\"type\" : \"hello\" ,\r\n\"token\":\"K5\",\"ack\":7,\"x\":[[[[]]]] } ",
+		`{"data":null,"type":null,"id":null,"timestamp":-1,"error":null,"name":"` + "\xff" + `"}`,
+		`{"data":-0.5e+3,"data":[{},[],"",true,false,null,1E9],"error":{"code":"a"},"error":{"message":"b"}}`,
+		`{"id":18446744073709551615}`, `{"id":18446744073709551616}`, `{"id":1.0}`, `{"id":01}`, `{"id":-0}`, `{"id":1e2}`,
+		`{"ty\u0070e":"ack"}`, `{"type":1}`, `{"error":1}`, `{"error":{"code":1}}`, `{,}`, `{"a":1,}`, `{"a" 1}`, `{"a":tru}`,
+		`{"a":"\x"}`, `{"a":"\u12"}`, "{\"a\":\"\n\"}", `{"a":[1,]}`, `{"a":[}`, `{"a":1}x`, `[]`, `1`, ``, `{`, `{"a`, `{"a":`, `{"a":1`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Add([]byte(`{"data":` + strings.Repeat(`[{"a":`, 300) + "1" + strings.Repeat("}]", 300) + `}`))
+	f.Add([]byte(`{"data":` + strings.Repeat(`[`, 300) + "1" + strings.Repeat("}", 300) + `}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		require.Equal(t, json.Valid(b), valid(b, 0), "%q", b)
+		var e, want Envelope
+		err := json.Unmarshal(b, &want)
+		if strings.TrimSpace(string(b)) == "null" || otherLetters(b) {
+			return
+		}
+		require.Equal(t, err == nil, e.decode(b, new(names)), "%q: %v", b, err)
+		if err == nil {
+			require.Equal(t, want, e, "%q", b)
+		}
+	})
+}
+
+// otherLetters tells whether a name of a field would be ours if it were folded.
+func otherLetters(b []byte) bool {
+	for d := json.NewDecoder(bytes.NewReader(b)); ; {
+		token, err := d.Token()
+		if err != nil {
+			return false
+		}
+		name, _ := token.(string)
+		for _, our := range []string{"type", "id", "re", "ack", "token", "name", "timestamp", "data", "error", "code", "message"} {
+			if name != our && strings.EqualFold(name, our) {
+				return true
+			}
+		}
+	}
 }
 
 // Whatever a client sends, lines of which are messages, the server neither

@@ -118,8 +118,8 @@ type Session struct {
 	conn  *websocket.Conn // nil: none
 	err   error           // the end
 
-	// What is sent: buf has the numbers from last-len(buf)+1 to last.
-	buf     []entry
+	// What is sent: buf has the numbers from last-buf.len()+1 to last.
+	buf     *ring[entry]
 	bytes   int    // of buf
 	last    uint64 // the last number given
 	next    uint64 // the next to be sent over conn
@@ -128,10 +128,10 @@ type Session struct {
 	retry   *time.Timer
 
 	// What has come.
-	recv       uint64 // the highest number taken
-	told       uint64 // what conn has been told of it
-	queue      []item // for Config.Message, the first of which may be under way
-	queued     int    // bytes of queue
+	recv       uint64      // the highest number taken
+	told       uint64      // what conn has been told of it
+	queue      *ring[item] // for Config.Message, the first of which may be under way
+	queued     int         // bytes of queue
 	delivering bool
 
 	calls  map[uint64]*pending // ours, that wait
@@ -190,7 +190,7 @@ func (s *Session) push(e Envelope, must bool) (uint64, error) {
 		s.expire(n.at)
 	}
 	limit := s.limit()
-	for len(s.buf) > 0 && n.size() > limit-s.bytes {
+	for s.buf.len() > 0 && n.size() > limit-s.bytes {
 		if must && n.size() <= 2*limit-s.bytes {
 			break
 		}
@@ -201,31 +201,28 @@ func (s *Session) push(e Envelope, must bool) (uint64, error) {
 	}
 	s.last++
 	n.ID, n.Timestamp = s.last, n.at.UnixMilli()
-	s.buf = append(s.buf, n)
+	s.buf = s.buf.push(n, &entries)
 	s.bytes += n.size()
 	s.sent++
 	s.pump()
 	return s.last, nil
 }
 
-func (s *Session) first() uint64 { return s.last - uint64(len(s.buf)) + 1 }
+func (s *Session) first() uint64 { return s.last - uint64(s.buf.len()) + 1 }
 
 // shift removes the oldest entry.
 func (s *Session) shift() {
-	e := &s.buf[0]
+	e := s.buf.at(0)
 	s.bytes -= e.size()
 	if e.ID < s.next {
 		s.flight -= e.size()
 	}
-	s.buf[0] = entry{}
-	if s.buf = s.buf[1:]; len(s.buf) == 0 {
-		s.buf = nil
-	}
+	s.buf = s.buf.shift(&entries)
 }
 
 // drop gives up the oldest entry. The other side will be told by pump.
 func (s *Session) drop() {
-	e := &s.buf[0]
+	e := s.buf.at(0)
 	if c := s.calls[e.ID]; c != nil && e.Type == typeCall {
 		delete(s.calls, e.ID)
 		c.done <- answer{err: ErrFull}
@@ -240,7 +237,7 @@ func (s *Session) expire(now time.Time) {
 	if age == 0 {
 		age = 5 * time.Minute
 	}
-	for age > 0 && len(s.buf) > 0 && now.Sub(s.buf[0].at) > age {
+	for age > 0 && s.buf.len() > 0 && now.Sub(s.buf.at(0).at) > age {
 		s.drop()
 	}
 }
@@ -257,7 +254,7 @@ func (s *Session) pump() {
 		s.next = s.first()
 	}
 	for s.next <= s.last {
-		e := &s.buf[s.next-s.first()]
+		e := s.buf.at(int(s.next - s.first()))
 		if s.flight > 0 && s.flight+e.size() > window || s.post(&e.Envelope) != nil {
 			return
 		}
@@ -266,6 +263,9 @@ func (s *Session) pump() {
 		s.next++
 	}
 }
+
+// Rings of empty queues, and memory to encode in.
+var entries, items sync.Pool
 
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
@@ -304,11 +304,11 @@ func (s *Session) acknowledge(n uint64) error {
 // settle lets go of everything up to n.
 func (s *Session) settle(n uint64) {
 	now := time.Now()
-	for len(s.buf) > 0 && s.buf[0].ID <= n {
+	for s.buf.len() > 0 && s.buf.at(0).ID <= n {
 		if s.times == nil {
 			s.times = new(histogram)
 		}
-		s.times.add(now.Sub(s.buf[0].at))
+		s.times.add(now.Sub(s.buf.at(0).at))
 		s.acked++
 		s.shift()
 	}
@@ -341,7 +341,7 @@ func (s *Session) replace(token string) {
 	known := s.token != ""
 	s.token = token
 	g := Gap{Lost: true}
-	for len(s.buf) > 0 && s.buf[0].ID <= s.highest {
+	for s.buf.len() > 0 && s.buf.at(0).ID <= s.highest {
 		g.Unacknowledged++
 		s.lost++
 		s.shift()
@@ -351,33 +351,34 @@ func (s *Session) replace(token string) {
 		hole = first - 1 - s.highest
 	}
 	// Replies and cancellations are about calls of the session that is lost.
-	kept, calls := s.buf[:0], make(map[uint64]*pending)
-	for _, e := range s.buf {
+	var kept *ring[entry]
+	calls := make(map[uint64]*pending)
+	for ; s.buf.len() > 0; s.buf = s.buf.shift(&entries) {
+		e := *s.buf.at(0)
 		c := s.calls[e.ID]
 		if e.Type != typeMessage && (e.Type != typeCall || c == nil) {
 			s.lost++
 			s.bytes -= e.size()
 			continue
 		}
-		id := hole + uint64(len(kept)) + 1
+		id := hole + uint64(kept.len()) + 1
 		if c != nil {
 			delete(s.calls, e.ID)
 			c.id, calls[id] = id, c
 		}
 		e.ID = id
-		kept = append(kept, e)
+		kept = kept.push(e, &entries)
 	}
-	clear(s.buf[len(kept):])
 	s.buf = kept
 	for _, c := range s.calls {
 		c.done <- answer{err: ErrLost}
 	}
 	s.calls = calls
 	s.served.cancelAll()
-	s.last, s.next, s.highest, s.flight = hole+uint64(len(s.buf)), 1, 0, 0
+	s.last, s.next, s.highest, s.flight = hole+uint64(s.buf.len()), 1, 0, 0
 	s.recv, s.told = 0, 0
-	for i := range s.queue {
-		s.queue[i].id = 0 // acknowledging them is of no use
+	for i := range s.queue.len() {
+		s.queue.at(i).id = 0 // acknowledging them is of no use
 	}
 	if known {
 		s.enqueue(item{gap: &g})
@@ -386,17 +387,24 @@ func (s *Session) replace(token string) {
 
 // serve reads c until it ends.
 func (s *Session) serve(ctx context.Context, c *websocket.Conn) error {
-	e := new(Envelope)
+	e, known := new(Envelope), new(names)
 	for {
 		m, err := c.Next(ctx)
 		if err != nil {
 			return err
 		}
 		*e = Envelope{}
-		if m.Type != s.codec().Type() {
-			err = errors.New("message of another type")
-		} else {
-			err = s.codec().Decode(m.Data, e)
+		switch codec := s.codec().(type) {
+		case jsonCodec:
+			if m.Type != websocket.MessageText || !e.decode(m.Data, known) {
+				err = errEnvelope
+			}
+		default:
+			if m.Type != codec.Type() {
+				err = errors.New("message of another type")
+			} else {
+				err = codec.Decode(m.Data, e)
+			}
 		}
 		if err == nil {
 			err = s.receive(c, e, !c.Buffered())
@@ -474,10 +482,10 @@ func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 
 // enqueue hands i to the handlers, behind what they have not done yet.
 func (s *Session) enqueue(i item) error {
-	if len(s.queue) > 0 && s.queued+i.size() > maxInput {
+	if s.queue.len() > 0 && s.queued+i.size() > maxInput {
 		return errors.New("more than the window")
 	}
-	s.queue = append(s.queue, i)
+	s.queue = s.queue.push(i, &items)
 	s.queued += i.size()
 	if !s.delivering {
 		s.delivering = true
@@ -490,8 +498,8 @@ func (s *Session) enqueue(i item) error {
 func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := 1; len(s.queue) > 0 && s.err == nil; n++ {
-		i := s.queue[0]
+	for n := 1; s.queue.len() > 0 && s.err == nil; n++ {
+		i := *s.queue.at(0)
 		s.mu.Unlock()
 		switch {
 		case i.gap != nil && s.config.Gap != nil:
@@ -501,8 +509,7 @@ func (s *Session) deliver() {
 		}
 		s.mu.Lock()
 		s.queued -= i.size()
-		s.queue[0] = item{}
-		s.queue = s.queue[1:]
+		s.queue = s.queue.shift(&items)
 		if n%ackEvery == 0 {
 			s.sendAck()
 		}
@@ -513,12 +520,12 @@ func (s *Session) deliver() {
 
 // handled is the highest number up to which everything is done.
 func (s *Session) handled() uint64 {
-	for i := range s.queue {
-		if id := s.queue[i].id; id > 0 {
-			if s.queue[i].gap != nil {
-				id -= s.queue[i].gap.Messages - 1 // the first of them
+	for i := range s.queue.len() {
+		if q := s.queue.at(i); q.id > 0 {
+			if q.gap != nil {
+				return q.id - q.gap.Messages // the first of them is one more
 			}
-			return id - 1
+			return q.id - 1
 		}
 	}
 	return s.recv
@@ -543,7 +550,7 @@ func (s *Session) end(err error) {
 		c.done <- answer{err: err}
 	}
 	s.served.cancelAll()
-	s.lost += uint64(len(s.buf))
+	s.lost += uint64(s.buf.len())
 	s.buf, s.bytes = nil, 0
 	if s.retry != nil {
 		s.retry.Stop()

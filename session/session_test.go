@@ -455,6 +455,52 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// What a payload may be is what the other side takes: one that is nested too
+// deeply would end every connection that it is sent over.
+func TestDepth(t *testing.T) {
+	deep := func(n int) []byte { return []byte(strings.Repeat("[", n) + strings.Repeat("]", n)) }
+	for _, x := range []struct {
+		n  int
+		ok bool
+	}{{1, true}, {300, true}, {9_999, true}, {10_000, false}} {
+		err := JSON.Check(deep(x.n))
+		require.Equal(t, x.ok, err == nil, x.n)
+		b := JSON.Append(nil, &Envelope{Type: typeMessage, ID: 1, Name: "n", Data: deep(x.n)})
+		require.Equal(t, x.ok, JSON.Decode(b, new(Envelope)) == nil, x.n)
+		require.Equal(t, x.ok, json.Unmarshal(b, new(Envelope)) == nil, x.n)
+	}
+}
+
+// A message costs no memory but for its payload: not to be sent, and not to be
+// received.
+func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	s := newSession(new(Config), "")
+	data := []byte(`{"item":7,"note":"abc"}`)
+	for range 100 { // the histogram, and rings
+		s.Send("order", data)
+	}
+	s.next = s.last + 1
+	s.settle(s.last)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		s.Send("order", data)
+		s.next = s.last + 1
+		s.settle(s.last)
+	}))
+	b := JSON.Append(nil, &Envelope{Type: typeMessage, ID: 1, Name: "order", Timestamp: 1763700000000, Data: data})
+	var e Envelope
+	known := new(names)
+	require.EqualValues(t, 1, testing.AllocsPerRun(100, func() {
+		e = Envelope{}
+		if !e.decode(b, known) {
+			t.Fatal()
+		}
+	}))
+	require.Zero(t, testing.AllocsPerRun(100, func() { b = JSON.Append(b[:0], &e) }))
+}
+
 // The same token over another connection takes the session over.
 func TestReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -282,11 +282,11 @@ func simulate(t *testing.T, seed uint64, sum *simulated) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		size, waiting := 0, 0
-		for i := range s.buf {
-			size += s.buf[i].size()
+		for i := range s.buf.len() {
+			size += s.buf.at(i).size()
 		}
-		for i := range s.queue {
-			waiting += s.queue[i].size()
+		for i := range s.queue.len() {
+			waiting += s.queue.at(i).size()
 		}
 		require.Equal(t, size, s.bytes)
 		require.Equal(t, waiting, s.queued)

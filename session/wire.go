@@ -80,14 +80,15 @@ var JSON Codec = jsonCodec{}
 type jsonCodec struct{}
 
 var (
-	errPayload = errors.New("session: the payload is no JSON")
-	errName    = errors.New("session: a name is 1 to 255 bytes of UTF-8")
+	errEnvelope = errors.New("session: no envelope in JSON")
+	errPayload  = errors.New("session: the payload is no JSON")
+	errName     = errors.New("session: a name is 1 to 255 bytes of UTF-8")
 )
 
 func (jsonCodec) Type() websocket.MessageType { return websocket.MessageText }
 
 func (jsonCodec) Check(data []byte) error {
-	if len(data) > 0 && !(json.Valid(data) && utf8.Valid(data)) {
+	if len(data) > 0 && !(utf8.Valid(data) && valid(data, 1)) {
 		return errPayload
 	}
 	return nil
@@ -140,4 +141,10 @@ func appendString(b []byte, field, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-func (jsonCodec) Decode(b []byte, e *Envelope) error { return json.Unmarshal(b, e) }
+// Decode is encoding/json's, but that names of fields are as they are written.
+func (jsonCodec) Decode(b []byte, e *Envelope) error {
+	if !e.decode(b, nil) {
+		return errEnvelope
+	}
+	return nil
+}
