@@ -35,14 +35,15 @@ func (s *Session) Call(ctx context.Context, method string, data []byte) ([]byte,
 	if err := s.check(method, data); err != nil {
 		return nil, err
 	}
+	var late <-chan time.Time
 	if _, ok := ctx.Deadline(); !ok {
 		d := s.config.CallTimeout
 		if d == 0 {
 			d = 30 * time.Second
 		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
+		t := time.NewTimer(d)
+		defer t.Stop()
+		late = t.C
 	}
 	c := &pending{done: make(chan answer, 1)}
 	s.mu.Lock()
@@ -64,6 +65,9 @@ func (s *Session) Call(ctx context.Context, method string, data []byte) ([]byte,
 	case <-ctx.Done():
 		s.abandon(c)
 		return nil, context.Cause(ctx)
+	case <-late:
+		s.abandon(c)
+		return nil, context.DeadlineExceeded
 	}
 }
 
@@ -170,6 +174,9 @@ func (s *Session) run(j *job) (data []byte, err error) {
 // reply sends what a method has returned.
 func (s *Session) reply(j *job, data []byte, err error) {
 	e := Envelope{Type: typeReply, Re: j.id}
+	if s.vault != nil {
+		s.vault.done = append(s.vault.done, j.id)
+	}
 	var own *Error
 	switch {
 	case err == nil:

@@ -19,11 +19,22 @@ import (
 type Server struct {
 	// Config is that of every session.
 	Config Config
+	// Store, if it is not nil, keeps the sessions so that other servers with the
+	// same Store, and the next process of this one, can go on with them. Whichever
+	// a client comes to claims its session; the Session of the one before ends with
+	// ErrMoved. What is sent and received waits until the store has it, a round
+	// trip at a time for all that has come together. While the store is not
+	// reached, messages wait, and clients that come are told to come again.
+	Store Store
 	// Open, if it is not nil, is called with every new session, before anything
 	// is received.
 	Open func(s *Session)
-	// Close, if it is not nil, is called when a session has ended because its
-	// client stayed away.
+	// Resume, if it is not nil, is called with a session that began on another
+	// server, or on this one before it was restarted, before anything is received.
+	// Its Stats begin again, and calls of the last server are given up.
+	Resume func(s *Session)
+	// Close, if it is not nil, is called when a session that Open or Resume was
+	// called with has ended here: Session.Err says why.
 	Close func(s *Session)
 	// Expire is how long a session waits for its client. 0: 2 minutes; negative:
 	// not at all.
@@ -35,50 +46,82 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[string]*held
 	away     int
+	keeper   *keeper
+	touch    *time.Timer // not nil: while there are sessions that are in the store
 }
 
 // held is a session that the server knows by its token.
 type held struct {
 	*Session
-	expiry *time.Timer // not nil: the client is away
+	expiry *time.Timer   // not nil: the client is away
+	ready  chan struct{} // closed when the application knows it; nil: it does
 }
 
-var errNoHello = errors.New("session: the client does not speak the protocol")
+var (
+	errNoHello  = errors.New("session: the client does not speak the protocol")
+	errReplaced = errors.New("session: goes on over another connection")
+)
 
 // Serve goes on with the session that the client of c has, or begins another, and
 // serves it until c ends, whose error it returns. It is what a handler of
 // [websocket.Server] calls. Whoever knows a session's token may go on with it: who
 // may connect at all is for a handler around the server to decide.
 func (v *Server) Serve(ctx context.Context, c *websocket.Conn) error {
-	codec := v.Config.Codec
-	if codec == nil {
-		codec = JSON
-	}
-	hello, err := v.hello(ctx, c, codec)
+	s, ack, err := v.begin(ctx, c)
 	if err != nil {
 		return err
 	}
-	s, isNew := v.find(&hello)
-	if isNew && v.Open != nil {
-		v.Open(s)
-	}
-	old, err := s.welcome(c, hello.Ack)
+	old, err := s.welcome(c, ack)
 	defer v.leave(s, c)
 	if old != nil {
 		go old.Close(CloseReplaced, "session: goes on over another connection")
 	}
 	if err != nil {
+		c.Close(websocket.CloseGoingAway, "session: has ended")
 		return err
 	}
 	return s.serve(ctx, c)
+}
+
+// begin hears which session the client has, and finds it or begins another, which
+// the application is told. It returns what the client has handled of it.
+func (v *Server) begin(ctx context.Context, c *websocket.Conn) (s *Session, ack uint64, err error) {
+	codec := v.Config.Codec
+	if codec == nil {
+		codec = JSON
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeToHello)
+	defer cancel()
+	hello, err := v.hello(ctx, c, codec)
+	if err != nil {
+		return nil, 0, err
+	}
+	var isNew bool
+	if v.Store == nil {
+		s, isNew = v.find(&hello)
+	} else if s, isNew, err = v.claim(ctx, &hello); err != nil {
+		if err == errReplaced {
+			c.Close(CloseReplaced, "session: goes on over another connection")
+		} else {
+			c.Close(websocket.CloseTryAgainLater, "session: the store is not reached")
+		}
+		return nil, 0, err
+	}
+	if isNew && v.Open != nil {
+		v.Open(s)
+	}
+	return s, hello.Ack, nil
 }
 
 // welcome goes on over c, and returns the connection that it replaces.
 func (s *Session) welcome(c *websocket.Conn, ack uint64) (old *websocket.Conn, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, s.err
+	}
 	old, s.conn = s.conn, c
-	if err = s.post(&Envelope{Type: typeWelcome, Token: s.token, Ack: s.handled()}); err == nil {
+	if err = s.post(&Envelope{Type: typeWelcome, Token: s.token, Ack: s.ackable()}); err == nil {
 		s.attach(c, ack)
 	}
 	return old, err
@@ -94,11 +137,15 @@ func (v *Server) find(hello *Envelope) (s *Session, isNew bool) {
 	}
 	hello.Ack = 0
 	s = newSession(&v.Config, rand.Text()) // 130 bits
+	v.insert(&held{Session: s})
+	return s, true
+}
+
+func (v *Server) insert(h *held) {
 	if v.sessions == nil {
 		v.sessions = make(map[string]*held)
 	}
-	v.sessions[s.token] = &held{Session: s}
-	return s, true
+	v.sessions[h.token] = h
 }
 
 // knows tells whether the other side may have taken what is up to ack.
@@ -106,6 +153,142 @@ func (s *Session) knows(ack uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return ack <= s.highest
+}
+
+// claim is find with a store.
+func (v *Server) claim(ctx context.Context, hello *Envelope) (s *Session, isNew bool, err error) {
+	v.mu.Lock()
+	if v.keeper == nil {
+		v.keeper = &keeper{store: v.Store, after: v.kept, lose: v.lose}
+	}
+	k := v.keeper
+	v.mu.Unlock()
+	if hello.Token != "" {
+		if s, err = v.reclaim(ctx, k, hello); s != nil || err != nil {
+			return s, false, err
+		}
+	}
+	hello.Ack = 0
+	s = newSession(&v.Config, rand.Text()) // 130 bits
+	s.vault = &vault{keeper: k, key: keyOf(s.token), fence: 1}
+	if err = k.store.Create(ctx, s.vault.key, k.after()); err != nil {
+		return nil, false, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.insert(&held{Session: s})
+	v.keepTouching()
+	return s, true, nil
+}
+
+// reclaim makes the session that a client asks for this server's, or returns nil
+// if it is lost.
+func (v *Server) reclaim(ctx context.Context, k *keeper, hello *Envelope) (*Session, error) {
+	v.mu.Lock()
+	h := v.sessions[hello.Token]
+	v.mu.Unlock()
+	if h != nil {
+		if h.ready != nil {
+			select {
+			case <-h.ready:
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
+		// Whoever has claimed it meanwhile knows more: the store is asked.
+		if err := k.save(ctx, []*Session{h.Session}); err != nil {
+			return nil, err
+		}
+		v.mu.Lock()
+		if v.sessions[hello.Token] == h && h.knows(hello.Ack) {
+			v.back(h)
+			v.mu.Unlock()
+			return h.Session, nil
+		}
+		v.mu.Unlock()
+	}
+	vault := &vault{keeper: k, key: keyOf(hello.Token)}
+	fence, fields, err := k.store.Claim(ctx, vault.key, k.after())
+	if errors.Is(err, ErrUnknown) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	vault.fence = fence
+	s, err := restore(&v.Config, hello.Token, vault, fields)
+	if err != nil || !s.knows(hello.Ack) { // a store that has forgotten part of it
+		k.forget(vault)
+		if h != nil {
+			v.lose(h.Session, ErrLost)
+		}
+		return nil, nil
+	}
+	return v.adopt(s)
+}
+
+// adopt tells the application of a session that was claimed, unless a later claim
+// of this same server has come first.
+func (v *Server) adopt(s *Session) (*Session, error) {
+	h := &held{Session: s, ready: make(chan struct{})}
+	v.mu.Lock()
+	old := v.sessions[s.token]
+	if old != nil && old.vault.fence > s.vault.fence {
+		v.mu.Unlock()
+		return nil, errReplaced
+	}
+	if old != nil {
+		v.back(old)
+	}
+	v.insert(h)
+	v.keepTouching()
+	v.mu.Unlock()
+	if old != nil {
+		v.lose(old.Session, ErrMoved)
+	}
+	if v.Resume != nil {
+		v.Resume(s)
+	}
+	s.inherit()
+	close(h.ready)
+	return s, nil
+}
+
+// kept is how long the store keeps a session of which it does not hear.
+func (v *Server) kept() time.Duration { return v.expire() + 2*touchEvery }
+
+func (v *Server) expire() time.Duration {
+	if v.Expire == 0 {
+		return 2 * time.Minute
+	}
+	return max(v.Expire, 0)
+}
+
+// keepTouching has the store hear of all sessions, and this server of those that
+// have moved.
+func (v *Server) keepTouching() {
+	if v.touch != nil {
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(touchEvery, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.touch != t {
+			return
+		}
+		v.touch = nil
+		if len(v.sessions) == 0 {
+			return
+		}
+		for _, h := range v.sessions {
+			h.mu.Lock()
+			h.keep()
+			h.mu.Unlock()
+		}
+		v.keepTouching()
+	})
+	v.touch = t
 }
 
 // back notes that a client is not away any more.
@@ -123,13 +306,10 @@ func (v *Server) leave(s *Session, c *websocket.Conn) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	h := v.sessions[s.token]
-	if !s.detach(c) || h == nil || h.expiry != nil {
+	if !s.detach(c) || h == nil || h.Session != s || h.expiry != nil {
 		return
 	}
-	d, most := v.Expire, v.MaxAway
-	if d == 0 {
-		d = 2 * time.Minute
-	}
+	d, most := v.expire(), v.MaxAway
 	if most == 0 {
 		most = 10_000
 	}
@@ -138,7 +318,7 @@ func (v *Server) leave(s *Session, c *websocket.Conn) {
 	}
 	v.away++
 	var t *time.Timer
-	t = time.AfterFunc(max(d, 0), func() {
+	t = time.AfterFunc(d, func() {
 		v.mu.Lock()
 		gone := h.expiry == t
 		if gone {
@@ -147,22 +327,45 @@ func (v *Server) leave(s *Session, c *websocket.Conn) {
 		}
 		v.mu.Unlock()
 		if gone {
-			v.over(s)
+			v.over(s, ErrEnded)
+			if s.vault != nil {
+				s.vault.keeper.forget(s.vault)
+			}
 		}
 	})
 	h.expiry = t
 }
 
-// over ends a session that nobody can ask for any more.
-func (v *Server) over(s *Session) {
-	s.end(ErrEnded)
-	if v.Close != nil {
+// over ends a session that this server does not know any more.
+func (v *Server) over(s *Session, reason error) {
+	c, first := s.end(reason)
+	switch {
+	case c == nil || reason == ErrEnded: // connections are closed by whoever has opened them
+	case reason == ErrMoved:
+		go c.Close(CloseReplaced, "session: goes on at another server")
+	default:
+		go c.Close(websocket.CloseGoingAway, "session: is lost")
+	}
+	if first && v.Close != nil {
 		v.Close(s)
 	}
 }
 
-// Shutdown ends all sessions, whose clients find that they are lost when they
-// come again. It does not close connections: shut down the websocket.Server
+// lose ends a session that another server has, or the store has not.
+func (v *Server) lose(s *Session, reason error) {
+	v.mu.Lock()
+	if h := v.sessions[s.token]; h != nil && h.Session == s {
+		v.back(h)
+		delete(v.sessions, s.token)
+	}
+	v.mu.Unlock()
+	v.over(s, reason)
+}
+
+// Shutdown ends all sessions. Without a Store their clients find that they are
+// lost when they come again; with one they go on where they come to, for what has
+// come is handled and what is not saved is saved first, for which Shutdown waits
+// 5 s at most. It does not close connections: shut down the websocket.Server
 // first.
 func (v *Server) Shutdown() {
 	v.mu.Lock()
@@ -171,9 +374,29 @@ func (v *Server) Shutdown() {
 	for _, h := range all {
 		v.back(h)
 	}
+	if v.touch != nil {
+		v.touch.Stop()
+		v.touch = nil
+	}
+	k := v.keeper
 	v.mu.Unlock()
+	reason := ErrEnded
+	if k != nil {
+		var some []*Session
+		for _, h := range all {
+			some = append(some, h.Session)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+		k.saveAll(ctx, some)
+		for _, s := range some {
+			s.settled(ctx)
+		}
+		k.saveAll(ctx, some) // what was handled meanwhile
+		cancel()
+		reason = ErrMoved
+	}
 	for _, h := range all {
-		v.over(h.Session)
+		v.over(h.Session, reason)
 	}
 }
 
@@ -190,8 +413,6 @@ func (v *Server) Sessions() iter.Seq[*Session] {
 
 // hello waits for the client's first envelope.
 func (v *Server) hello(ctx context.Context, c *websocket.Conn, codec Codec) (e Envelope, err error) {
-	ctx, cancel := context.WithTimeout(ctx, timeToHello)
-	defer cancel()
 	m, err := c.Next(ctx)
 	if err != nil {
 		return e, err

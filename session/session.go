@@ -61,6 +61,10 @@ type Gap struct {
 	// Unacknowledged is how many of this side's the other may have handled or
 	// not when the session was lost. They are not sent again.
 	Unacknowledged uint64
+	// Doubtful is how many of the other side's messages another server had taken
+	// when the session moved: it has handled them, or will, or has died before. They
+	// do not come again. See Server.Store.
+	Doubtful uint64
 }
 
 // The reasons why something is not sent, or not answered.
@@ -71,6 +75,8 @@ var (
 	// ErrLost says that the session was lost while a call was under way, which
 	// may have been handled or not.
 	ErrLost = errors.New("session: session was lost")
+	// ErrMoved says that the session goes on at another server.
+	ErrMoved = errors.New("session: session has moved to another server")
 	// ErrEnded says that the session has ended.
 	ErrEnded = errors.New("session: session has ended")
 )
@@ -133,9 +139,11 @@ type Session struct {
 	queue      *ring[item] // for Config.Message, the first of which may be under way
 	queued     int         // bytes of queue
 	delivering bool
+	idle       chan struct{} // closed when that ends; made only if somebody waits
 
 	calls  map[uint64]*pending // ours, that wait
 	served server
+	vault  *vault // nil: it is in no store
 
 	sent, acked, lost uint64
 	times             *histogram
@@ -204,6 +212,7 @@ func (s *Session) push(e Envelope, must bool) (uint64, error) {
 	s.buf = s.buf.push(n, &entries)
 	s.bytes += n.size()
 	s.sent++
+	s.keep()
 	s.pump()
 	return s.last, nil
 }
@@ -253,7 +262,11 @@ func (s *Session) pump() {
 		}
 		s.next = s.first()
 	}
-	for s.next <= s.last {
+	last := s.last
+	if s.vault != nil {
+		last = s.vault.stored
+	}
+	for s.next <= last {
 		e := s.buf.at(int(s.next - s.first()))
 		if s.flight > 0 && s.flight+e.size() > window || s.post(&e.Envelope) != nil {
 			return
@@ -297,6 +310,7 @@ func (s *Session) acknowledge(n uint64) error {
 		return errors.New("acknowledges what was not sent")
 	}
 	s.settle(n)
+	s.keep()
 	s.pump()
 	return nil
 }
@@ -320,7 +334,8 @@ func (s *Session) attach(c *websocket.Conn, ack uint64) {
 	s.expire(time.Now())
 	s.next = s.highest + 1 // whatever was sent may be acknowledged
 	s.settle(ack)
-	s.next, s.flight, s.told = ack+1, 0, s.handled()
+	s.next, s.flight, s.told = ack+1, 0, s.ackable()
+	s.keep()
 	s.pump()
 }
 
@@ -421,7 +436,7 @@ func (s *Session) serve(ctx context.Context, c *websocket.Conn) error {
 func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != c {
+	if s.conn != c || s.err != nil {
 		return nil // it was replaced, and is closed
 	}
 	if last {
@@ -440,9 +455,9 @@ func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 		return nil
 	case typeGap:
 		if e.ID > s.recv+1 {
-			n := e.ID - 1 - s.recv
-			s.recv = e.ID - 1
-			return s.enqueue(item{id: s.recv, gap: &Gap{Messages: n}})
+			e.ID, e.Re = e.ID-1, e.ID-1-s.recv // the last of them, and how many
+			s.recv = e.ID
+			return s.arrive(e)
 		}
 		return nil
 	case typeMessage, typeCall, typeReply, typeCancel:
@@ -460,7 +475,22 @@ func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 		return errName
 	}
 	s.recv++
+	return s.arrive(e)
+}
+
+// arrive has e take effect, now or when the store knows it.
+func (s *Session) arrive(e *Envelope) error {
+	if s.vault != nil {
+		return s.hold(e)
+	}
+	return s.take(e)
+}
+
+// take does what e says.
+func (s *Session) take(e *Envelope) error {
 	switch e.Type {
+	case typeGap:
+		return s.enqueue(item{id: e.ID, gap: &Gap{Messages: e.Re}})
 	case typeMessage:
 		return s.enqueue(item{id: e.ID, name: e.Name, data: e.Data})
 	case typeCall:
@@ -469,7 +499,11 @@ func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 		if c := s.calls[e.Re]; c != nil {
 			delete(s.calls, e.Re)
 			a := answer{data: e.Data}
-			if e.Error != nil {
+			switch {
+			case e.Error == nil:
+			case e.Error.Code == CodeLost:
+				a.err = ErrLost
+			default:
 				a.err = e.Error
 			}
 			c.done <- a
@@ -483,7 +517,7 @@ func (s *Session) receive(c *websocket.Conn, e *Envelope, last bool) error {
 // enqueue hands i to the handlers, behind what they have not done yet.
 func (s *Session) enqueue(i item) error {
 	if s.queue.len() > 0 && s.queued+i.size() > maxInput {
-		return errors.New("more than the window")
+		return errWindow
 	}
 	s.queue = s.queue.push(i, &items)
 	s.queued += i.size()
@@ -514,8 +548,16 @@ func (s *Session) deliver() {
 			s.sendAck()
 		}
 	}
-	s.queue, s.queued, s.delivering = nil, 0, false
+	s.delivering = false
+	if s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+	if s.err != nil {
+		s.queue, s.queued = nil, 0
+	}
 	s.sendAck()
+	s.keep() // what waits is not in doubt any more
 }
 
 // handled is the highest number up to which everything is done.
@@ -528,33 +570,67 @@ func (s *Session) handled() uint64 {
 			return q.id - 1
 		}
 	}
+	if s.vault != nil {
+		return s.vault.taken
+	}
 	return s.recv
 }
 
+// ackable is what may be acknowledged: what is handled, and known to the store.
+func (s *Session) ackable() uint64 {
+	n := s.handled()
+	if s.vault != nil && n > s.vault.handled {
+		s.keep()
+		n = s.vault.handled
+	}
+	return n
+}
+
 func (s *Session) sendAck() {
-	if n := s.handled(); s.conn != nil && n > s.told && s.post(&Envelope{Type: typeAck, Ack: n}) == nil {
+	if n := s.ackable(); s.conn != nil && n > s.told && s.post(&Envelope{Type: typeAck, Ack: n}) == nil {
 		s.told = n
 	}
 }
 
-// end ends the session.
-func (s *Session) end(err error) {
+// end ends the session, and tells whether it had not ended before. It returns the
+// connection, if there is one.
+func (s *Session) end(err error) (c *websocket.Conn, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return
+		return nil, false
 	}
 	s.err = err
+	if err == ErrMoved {
+		err = ErrLost // the answer goes to the other server
+	}
 	for id, c := range s.calls {
 		delete(s.calls, id)
 		c.done <- answer{err: err}
 	}
 	s.served.cancelAll()
-	s.lost += uint64(s.buf.len())
+	if s.vault != nil {
+		s.vault.arrived = nil
+	}
+	if s.err == ErrMoved { // the other server has what is in the store
+		s.lost += s.last - max(s.vault.stored, s.first()-1)
+	} else {
+		s.lost += uint64(s.buf.len())
+	}
 	s.buf, s.bytes = nil, 0
 	if s.retry != nil {
 		s.retry.Stop()
 	}
+	return s.conn, true
+}
+
+// Err returns nil while the session goes on, and otherwise why it has ended for
+// this end: ErrEnded, because the client stayed away, or by Shutdown; ErrMoved;
+// or ErrLost, because the Store has forgotten it.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // Connected tells whether there is a connection now.

@@ -48,6 +48,9 @@ func start(t *testing.T, set func(w *world)) *world {
 		}
 		return nil
 	}
+	if withStore {
+		w.server.Store = new(Memory)
+	}
 	if set != nil {
 		set(w)
 	}
@@ -90,6 +93,22 @@ func (w *world) peer() *Session {
 	return w.opened[len(w.opened)-1]
 }
 
+// withStore has worlds keep their sessions in a store.
+var withStore bool
+
+// All that a session does it does with a store too.
+func TestWithStore(t *testing.T) {
+	withStore = true
+	defer func() { withStore = false }()
+	for name, test := range map[string]func(*testing.T){
+		"Messages": TestMessages, "Calls": TestCalls, "CallCancelled": TestCallCancelled, "Concurrency": TestConcurrency,
+		"HandlersDoNotBlock": TestHandlersDoNotBlock, "MethodFails": TestMethodFails, "Expiry": TestExpiry, "Gaps": TestGaps,
+		"Replaced": TestReplaced, "ServerRestarts": TestServerRestarts,
+	} {
+		t.Run(name, test)
+	}
+}
+
 // A log is what the handlers of one end were called with.
 type log struct {
 	mu    sync.Mutex
@@ -104,7 +123,13 @@ func (l *log) add(format string, args ...any) {
 
 func (l *log) message(_ *Session, name string, data []byte) { l.add("%s %s", name, data) }
 
-func (l *log) gap(_ *Session, g Gap) { l.add("gap %+v", g) }
+func (l *log) gap(_ *Session, g Gap) {
+	if g.Doubtful > 0 {
+		l.add("doubtful %d", g.Doubtful)
+		return
+	}
+	l.add("gap {Messages:%d Lost:%v Unacknowledged:%d}", g.Messages, g.Lost, g.Unacknowledged)
+}
 
 func (l *log) all() []string {
 	l.mu.Lock()

@@ -288,6 +288,12 @@ func simulate(t *testing.T, seed uint64, sum *simulated) {
 		for i := range s.queue.len() {
 			waiting += s.queue.at(i).size()
 		}
+		if s.vault != nil {
+			for i := range s.vault.arrived.len() {
+				e := s.vault.arrived.at(i)
+				waiting += len(e.Name) + len(e.Data) + overhead
+			}
+		}
 		require.Equal(t, size, s.bytes)
 		require.Equal(t, waiting, s.queued)
 		require.LessOrEqual(t, size, 2*limit)

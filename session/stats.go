@@ -12,7 +12,7 @@ import (
 type Stats struct {
 	Sent         uint64        // taken by Send and Call, and sent for them
 	Acknowledged uint64        // the other side has handled them
-	Lost         uint64        // dropped, or unacknowledged when the session was lost; some may have arrived
+	Lost         uint64        // dropped, or unacknowledged when the session was lost, or not in the store when it moved; some may have arrived
 	Mean         time.Duration // from being sent to being acknowledged
 	P99          time.Duration // 99 of 100 took no longer; at most a fifth too long
 }

@@ -57,6 +57,7 @@ const (
 	CodeNoMethod = "no_method" // Config.Methods has none of that name
 	CodeBusy     = "busy"      // too many calls wait
 	CodeCanceled = "canceled"  // the caller did not wait for it
+	CodeLost     = "lost"      // the server that was asked has gone, who knows when; Call returns ErrLost
 	CodeInternal = "internal"  // the handler returned another error, which is not shown, or panicked
 )
 
@@ -81,6 +82,7 @@ type jsonCodec struct{}
 
 var (
 	errEnvelope = errors.New("session: no envelope in JSON")
+	errWindow   = errors.New("session: more than the window")
 	errPayload  = errors.New("session: the payload is no JSON")
 	errName     = errors.New("session: a name is 1 to 255 bytes of UTF-8")
 )
