@@ -159,7 +159,7 @@ func (s *Session) knows(ack uint64) bool {
 func (v *Server) claim(ctx context.Context, hello *Envelope) (s *Session, isNew bool, err error) {
 	v.mu.Lock()
 	if v.keeper == nil {
-		v.keeper = &keeper{store: v.Store, after: v.kept, lose: v.lose}
+		v.keeper = &keeper{store: v.Store, after: v.kept, lose: v.lose, turn: make(chan struct{}, 1)}
 	}
 	k := v.keeper
 	v.mu.Unlock()

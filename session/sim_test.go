@@ -278,28 +278,6 @@ func simulate(t *testing.T, seed uint64, sum *simulated) {
 		}
 	}()
 
-	within := func(s *Session, limit int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		size, waiting := 0, 0
-		for i := range s.buf.len() {
-			size += s.buf.at(i).size()
-		}
-		for i := range s.queue.len() {
-			waiting += s.queue.at(i).size()
-		}
-		if s.vault != nil {
-			for i := range s.vault.arrived.len() {
-				e := s.vault.arrived.at(i)
-				waiting += len(e.Name) + len(e.Data) + overhead
-			}
-		}
-		require.Equal(t, size, s.bytes)
-		require.Equal(t, waiting, s.queued)
-		require.LessOrEqual(t, size, 2*limit)
-		require.LessOrEqual(t, waiting, maxInput)
-		require.GreaterOrEqual(t, s.flight, 0)
-	}
 	var calls sync.WaitGroup
 	call := func(s *Session, k int) {
 		calls.Go(func() {
@@ -359,9 +337,9 @@ func simulate(t *testing.T, seed uint64, sum *simulated) {
 		case chance(0.01): // another connection with the same token
 			calls.Go(func() { stranger(t, n, client.Session()) })
 		}
-		within(client.Session(), bufferUp)
+		bounded(t, client.Session(), bufferUp)
 		if s != nil {
-			within(s, bufferDown)
+			bounded(t, s, bufferDown)
 		}
 	}
 	mu.Lock()

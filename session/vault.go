@@ -35,7 +35,7 @@ type vault struct {
 	key    string
 	fence  uint64
 	number uint64 // of the last update; under the keeper's turn too
-	marked bool   // the keeper will save it
+	marked bool   // it is among the keeper's dirty ones, once
 
 	stored  uint64 // what is sent is in the store up to here
 	tried   uint64 // and perhaps up to here
@@ -233,7 +233,7 @@ type keeper struct {
 	after func() time.Duration           // how long a session is kept
 	lose  func(s *Session, reason error) // called without locks
 
-	turn sync.Mutex // held while a batch is saved, so that they come one after the other
+	turn chan struct{} // has room for one: whoever saves a batch, so that they come one after the other
 
 	mu    sync.Mutex
 	dirty []*Session
@@ -268,6 +268,11 @@ func (k *keeper) run() {
 			return
 		}
 		k.mu.Unlock()
+		for _, s := range some {
+			s.mu.Lock()
+			s.vault.marked = false
+			s.mu.Unlock()
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 		err := k.save(ctx, some)
 		cancel()
@@ -287,8 +292,12 @@ func (k *keeper) run() {
 
 // save saves sessions, and does what has waited for that.
 func (k *keeper) save(ctx context.Context, some []*Session) error {
-	k.turn.Lock()
-	defer k.turn.Unlock()
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	type under struct {
 		*Session
 		now         saved
@@ -298,7 +307,6 @@ func (k *keeper) save(ctx context.Context, some []*Session) error {
 	var updates []Update
 	for _, s := range some {
 		s.mu.Lock()
-		s.vault.marked = false
 		if s.err == nil {
 			u, now := s.update(k.after())
 			all = append(all, under{s, now, len(s.vault.began), len(s.vault.done)})
@@ -354,8 +362,8 @@ func (s *Session) settled(ctx context.Context) {
 func (k *keeper) forget(v *vault) {
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
-	k.turn.Lock()
-	defer k.turn.Unlock()
+	k.turn <- struct{}{}
+	defer func() { <-k.turn }()
 	v.number++
 	k.store.Save(ctx, []Update{{Key: v.key, Fence: v.fence, Number: v.number}}) // if that fails, it is kept for its time
 }
