@@ -47,6 +47,8 @@ func (c *Client) Run(ctx context.Context) error {
 	})
 }
 
+var errForgotten = errors.New("session: the server has forgotten part of the session")
+
 var errNoWelcome = errors.New("session: the server does not speak the protocol")
 
 // hello asks the server to go on where the last connection ended.
@@ -69,6 +71,11 @@ func (s *Session) hello(ctx context.Context, c *websocket.Conn) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if e.Token == s.token && e.Ack < s.settled {
+		// Its store has forgotten part of the session: who knows what else.
+		s.replace("")
+		return errForgotten
+	}
 	if e.Token != s.token || e.Ack > s.highest {
 		s.replace(e.Token)
 		e.Ack = 0

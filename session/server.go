@@ -121,7 +121,7 @@ func (s *Session) welcome(c *websocket.Conn, ack uint64) (old *websocket.Conn, e
 		return nil, s.err
 	}
 	old, s.conn = s.conn, c
-	if err = s.post(&Envelope{Type: typeWelcome, Token: s.token, Ack: s.ackable()}); err == nil {
+	if err = s.post(&Envelope{Type: typeWelcome, Token: s.token, Ack: s.handled()}); err == nil {
 		s.attach(c, ack)
 	}
 	return old, err
@@ -389,7 +389,7 @@ func (v *Server) Shutdown() {
 		ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 		k.saveAll(ctx, some)
 		for _, s := range some {
-			s.settled(ctx)
+			s.rest(ctx)
 		}
 		k.saveAll(ctx, some) // what was handled meanwhile
 		cancel()

@@ -130,6 +130,7 @@ type Session struct {
 	last    uint64 // the last number given
 	next    uint64 // the next to be sent over conn
 	highest uint64 // the highest ever sent over any
+	settled uint64 // the highest ever acknowledged
 	flight  int    // bytes under way on conn
 	retry   *time.Timer
 
@@ -317,6 +318,7 @@ func (s *Session) acknowledge(n uint64) error {
 
 // settle lets go of everything up to n.
 func (s *Session) settle(n uint64) {
+	s.settled = max(s.settled, n)
 	now := time.Now()
 	for s.buf.len() > 0 && s.buf.at(0).ID <= n {
 		if s.times == nil {
@@ -334,7 +336,7 @@ func (s *Session) attach(c *websocket.Conn, ack uint64) {
 	s.expire(time.Now())
 	s.next = s.highest + 1 // whatever was sent may be acknowledged
 	s.settle(ack)
-	s.next, s.flight, s.told = ack+1, 0, s.ackable()
+	s.next, s.flight, s.told = ack+1, 0, s.handled()
 	s.keep()
 	s.pump()
 }
@@ -391,6 +393,7 @@ func (s *Session) replace(token string) {
 	s.calls = calls
 	s.served.cancelAll()
 	s.last, s.next, s.highest, s.flight = hole+uint64(s.buf.len()), 1, 0, 0
+	s.settled = 0
 	s.recv, s.told = 0, 0
 	for i := range s.queue.len() {
 		s.queue.at(i).id = 0 // acknowledging them is of no use
@@ -544,6 +547,7 @@ func (s *Session) deliver() {
 		s.mu.Lock()
 		s.queued -= i.size()
 		s.queue = s.queue.shift(&items)
+		s.keep() // it is not in doubt any more
 		if n%ackEvery == 0 {
 			s.sendAck()
 		}
@@ -557,7 +561,6 @@ func (s *Session) deliver() {
 		s.queue, s.queued = nil, 0
 	}
 	s.sendAck()
-	s.keep() // what waits is not in doubt any more
 }
 
 // handled is the highest number up to which everything is done.
@@ -576,18 +579,8 @@ func (s *Session) handled() uint64 {
 	return s.recv
 }
 
-// ackable is what may be acknowledged: what is handled, and known to the store.
-func (s *Session) ackable() uint64 {
-	n := s.handled()
-	if s.vault != nil && n > s.vault.handled {
-		s.keep()
-		n = s.vault.handled
-	}
-	return n
-}
-
 func (s *Session) sendAck() {
-	if n := s.ackable(); s.conn != nil && n > s.told && s.post(&Envelope{Type: typeAck, Ack: n}) == nil {
+	if n := s.handled(); s.conn != nil && n > s.told && s.post(&Envelope{Type: typeAck, Ack: n}) == nil {
 		s.told = n
 	}
 }

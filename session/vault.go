@@ -16,10 +16,9 @@ import (
 )
 
 // vault.go owns sessions that are in a store. Nothing is seen by anybody before
-// the store has it: what is sent waits for that, what has come is not handed to
-// the application, and what was handled is not acknowledged. So whoever claims
-// the session knows all that its client may know, and all that the last server
-// may have done.
+// the store has it: what is sent waits for that, and what has come is neither
+// handed to the application nor acknowledged. So whoever claims the session knows
+// all that its client may know, and all that the last server may have done.
 
 const (
 	saveTimeout = 5 * time.Second
@@ -40,7 +39,6 @@ type vault struct {
 	stored  uint64 // what is sent is in the store up to here
 	tried   uint64 // and perhaps up to here
 	gone    uint64 // and not in it any more up to here
-	handled uint64 // what has come was handled up to here, and the store knows
 	taken   uint64 // what has come has had its effect up to here
 	arrived *ring[Envelope]
 
@@ -66,15 +64,15 @@ func field(kind byte, id uint64) string {
 }
 
 // A saved is what the session will have in the store when an update is made.
-type saved struct{ recv, handled, last, gone uint64 }
+type saved struct{ recv, last, gone uint64 }
 
 // update is what the store does not know.
 func (s *Session) update(keep time.Duration) (Update, saved) {
 	v := s.vault
 	v.number++
-	now := saved{s.recv, s.handled(), s.last, s.first() - 1}
+	now := saved{s.recv, s.last, s.first() - 1}
 	u := Update{Key: v.key, Fence: v.fence, Number: v.number, Keep: keep, Set: make(map[string][]byte)}
-	u.Set["s"] = fmt.Appendf(nil, "%d %d %d %d", now.recv, now.handled, now.last, s.waiting())
+	u.Set["s"] = fmt.Appendf(nil, "%d %d %d", now.recv, now.last, s.waiting())
 	for id := max(v.stored, now.gone) + 1; id <= s.last; id++ {
 		u.Set[field('m', id)] = s.codec().Append(nil, &s.buf.at(int(id-s.first())).Envelope)
 	}
@@ -145,7 +143,7 @@ func (s *Session) confirmed(u *Update, now saved, began, done int) {
 	if s.err != nil {
 		return
 	}
-	v.stored, v.gone, v.handled = now.last, now.gone, now.handled
+	v.stored, v.gone = now.last, now.gone
 	v.began, v.done = slices.Delete(v.began, 0, began), slices.Delete(v.done, 0, done)
 	for v.arrived.len() > 0 && v.arrived.at(0).ID <= now.recv {
 		e := *v.arrived.at(0)
@@ -165,7 +163,7 @@ func restore(c *Config, token string, v *vault, fields map[string][]byte) (*Sess
 	s := newSession(c, token)
 	s.vault = v
 	if state := fields["s"]; state != nil { // else nothing has happened
-		if n, _ := fmt.Sscanf(string(state), "%d %d %d %d", &s.recv, &v.handled, &s.last, &v.doubtful); n != 4 {
+		if n, _ := fmt.Sscanf(string(state), "%d %d %d", &s.recv, &s.last, &v.doubtful); n != 3 {
 			return nil, ErrUnknown
 		}
 	}
@@ -342,8 +340,8 @@ func (k *keeper) saveAll(ctx context.Context, some []*Session) {
 	}
 }
 
-// settled returns when the handlers have done what there is, or ctx has ended.
-func (s *Session) settled(ctx context.Context) {
+// rest returns when the handlers have done what there is, or ctx has ended.
+func (s *Session) rest(ctx context.Context) {
 	s.mu.Lock()
 	if s.delivering && s.idle == nil {
 		s.idle = make(chan struct{})
