@@ -278,6 +278,7 @@ func TestStoreBehind(t *testing.T) {
 		w.server = &Server{Store: store, Open: w.server.Open}
 		w.serve()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.Equal(t, []string{"gap {Messages:0 Lost:true Unacknowledged:0}"}, back.all())
 		require.Len(t, w.opened, 2)
 		require.True(t, w.client.Session().Connected())
