@@ -1,7 +1,4 @@
-// Package session measures what a session costs beyond its connection:
-//
-//	cd bench && go test -run '^$' -bench . ./session
-package session
+package main
 
 import (
 	"context"
@@ -12,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +18,7 @@ import (
 	"github.com/seed-07372d5a/websocket/session"
 )
 
-var payload = []byte(`{"item":7,"amount":3,"note":"` + strings.Repeat("x", 60) + `"}`)
+var order = []byte(`{"item":7,"amount":3,"note":"` + strings.Repeat("x", 60) + `"}`)
 
 // pair returns the two ends of a session over TCP.
 func pair(tb testing.TB, config session.Config) (client, server *session.Session) {
@@ -59,7 +57,7 @@ func BenchmarkSend(b *testing.B) {
 	want = make(chan struct{})
 	b.ResetTimer()
 	for range b.N {
-		for client.Send("order", payload) == session.ErrFull {
+		for client.Send("order", order) == session.ErrFull {
 			runtime.Gosched()
 		}
 	}
@@ -89,7 +87,7 @@ func BenchmarkBare(b *testing.B) {
 	c, err := websocket.Dial(context.Background(), h.URL, nil)
 	require.NoError(b, err)
 	defer c.CloseNow()
-	m := websocket.Message{Type: websocket.MessageText, Data: []byte(`{"name":"order","data":` + string(payload) + `}`)}
+	m := websocket.Message{Type: websocket.MessageText, Data: []byte(`{"name":"order","data":` + string(order) + `}`)}
 	b.ReportAllocs()
 	b.ResetTimer()
 	for range b.N {
@@ -113,7 +111,7 @@ func BenchmarkCalls(b *testing.B) {
 	for range 1000 {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
-				if _, err := client.Call(context.Background(), "echo", payload); err != nil {
+				if _, err := client.Call(context.Background(), "echo", order); err != nil {
 					b.Error(err)
 					return
 				}
@@ -163,13 +161,24 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
+// A moment of what the command does for long.
+func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	*duration, *phase, *clients = 5*time.Second, 2*time.Second, 30
+	if !run() {
+		t.Fatal("see above")
+	}
+}
+
 // What the benchmarks measure works.
 func TestPair(t *testing.T) {
 	client, server := pair(t, session.Config{Methods: map[string]session.Method{
 		"echo": func(_ context.Context, _ *session.Session, data []byte) ([]byte, error) { return data, nil },
 	}})
-	data, err := client.Call(context.Background(), "echo", payload)
+	data, err := client.Call(context.Background(), "echo", order)
 	require.NoError(t, err)
-	require.JSONEq(t, string(payload), string(data))
+	require.JSONEq(t, string(order), string(data))
 	require.True(t, server.Connected())
 }

@@ -1,0 +1,434 @@
+// Session runs sessions over a TCP proxy that does them harm, for as long as one
+// likes: connections end at any byte, fall silent in one direction or both, and
+// dawdle. Half of the clients have two servers, which share a store. Every message
+// has a number. It fails if one comes twice or out of order, or is missing without
+// a gap, if a call gets another's answer, and if more memory is taken than the
+// bounds allow, or left behind.
+//
+//	cd bench && go run ./session -for 10m
+//
+// The benchmarks in this directory measure what a session costs:
+//
+//	cd bench && go test -run '^$' -bench . ./session
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-07372d5a/websocket"
+	"github.com/seed-07372d5a/websocket/reconnect"
+	"github.com/seed-07372d5a/websocket/session"
+)
+
+var (
+	duration = flag.Duration("for", 10*time.Minute, "how long")
+	clients  = flag.Int("clients", 60, "at the same time")
+	phase    = flag.Duration("phase", 30*time.Second, "after how long everything must have arrived, and new clients come")
+)
+
+const (
+	buffer   = 32 << 10 // of a server's session: it is exceeded now and then, which is a gap
+	patience = time.Minute
+)
+
+// Totals of the run.
+var (
+	connections, sent, arrived, missing, answered, unanswered, gaps, doubtful, moves atomic.Int64
+	problems                                                                         failures
+)
+
+func main() {
+	flag.Parse()
+	if !run() {
+		os.Exit(1)
+	}
+}
+
+// run does all of it, and tells whether all was well.
+func run() bool {
+	fmt.Printf("session: %v, %d clients, %s\n", *duration, *clients, runtime.Version())
+	begin := time.Now()
+	var first, last uint64 // live heap after a phase
+	goroutines := runtime.NumGoroutine()
+	for n := 0; time.Since(begin) < *duration && problems.none(); n++ {
+		world(min(*phase, max(*duration-time.Since(begin), time.Second)))
+		last = live()
+		if n == 1 {
+			first = last
+		}
+		left := goroutines
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if left = runtime.NumGoroutine(); left <= goroutines {
+				break
+			}
+		}
+		if left > goroutines {
+			b := make([]byte, 1<<20)
+			problems.add("left behind: %d goroutines, at first %d\n%s", left, goroutines, b[:min(runtime.Stack(b, true), 10_000)])
+		}
+		fmt.Printf("%6v  %v; after: %d KB live, %d goroutines\n", time.Since(begin).Round(time.Second), totals(), last>>10, left)
+	}
+	if first > 0 && last > first+first/4+1<<20 {
+		problems.add("memory drifts: %d KB became %d KB", first>>10, last>>10)
+	}
+	if arrived.Load() == 0 || answered.Load() == 0 {
+		problems.add("nothing was carried")
+	}
+	if problems.none() {
+		fmt.Printf("PASS: %v: %v\n", time.Since(begin).Round(time.Second), totals())
+		return true
+	}
+	fmt.Print(problems.String())
+	return false
+}
+
+func totals() string {
+	var f []string
+	for i := range faults {
+		f = append(f, fmt.Sprintf("%d %s", faults[i].Load(), kindNames[i]))
+	}
+	return fmt.Sprintf("%d connections (%s); %d messages arrived of %d, %d gaps told of %d; %d moves between servers, %d in doubt; %d calls answered, %d not",
+		connections.Load(), strings.Join(f, ", "), arrived.Load(), sent.Load(), gaps.Load(), missing.Load(),
+		moves.Load(), doubtful.Load(), answered.Load(), unanswered.Load())
+}
+
+func live() uint64 {
+	var m runtime.MemStats
+	for range 3 { // pools are emptied by the second
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// A stream is what goes one way in one session.
+type stream struct {
+	name string
+
+	mu    sync.Mutex
+	sent  int          // 1 to sent were sent
+	last  int          // the highest that has come
+	gap   bool         // and a gap after it
+	doubt bool         // of messages that another server may still handle
+	late  map[int]bool // those
+}
+
+// next sends the next number by send, which says whether it was taken.
+func (s *stream) next(send func(data []byte) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := send(payload(s.sent + 1))
+	if err == nil {
+		s.sent++
+		sent.Add(1)
+	}
+	return err
+}
+
+// payload is a number, and up to 500 bytes behind it.
+func payload(n int) []byte {
+	return fmt.Appendf(nil, `[%d,"%s"]`, n, strings.Repeat("x", rand.IntN(500)))
+}
+
+func numberIn(data []byte) int {
+	n, _, _ := strings.Cut(strings.TrimPrefix(string(data), "["), ",")
+	i, err := strconv.Atoi(n)
+	if err != nil {
+		problems.add("a message was changed: %.40q", data)
+	}
+	return i
+}
+
+func (s *stream) came(data []byte) {
+	n := numberIn(data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.late[n]:
+		delete(s.late, n)
+		missing.Add(-1)
+	case n <= s.last:
+		problems.add("%s: %d after %d", s.name, n, s.last)
+	case n > s.sent+1: // the one that is being sent is not counted yet
+		problems.add("%s: %d was never sent", s.name, n)
+	case n > s.last+1 && !s.gap:
+		problems.add("%s: %d to %d are missing without a gap", s.name, s.last+1, n-1)
+	default:
+		for k := s.last + 1; k < n; k++ {
+			missing.Add(1)
+			if s.doubt {
+				if s.late == nil {
+					s.late = make(map[int]bool)
+				}
+				s.late[k] = true
+			}
+		}
+		s.last, s.gap, s.doubt = n, false, false
+	}
+	arrived.Add(1)
+}
+
+func (s *stream) told(g session.Gap) {
+	if g.Lost {
+		problems.add("%s: the session was lost", s.name)
+	}
+	gaps.Add(1)
+	doubtful.Add(int64(g.Doubtful))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gap = true
+	s.doubt = s.doubt || g.Doubtful > 0
+}
+
+// complete tells whether everything has come.
+func (s *stream) complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last == s.sent || s.gap
+}
+
+// A life is a client, its servers, and what goes both ways.
+type life struct {
+	up, down stream
+	client   *session.Client
+
+	mu   sync.Mutex
+	peer *session.Session // the server's end, wherever it is
+}
+
+func (l *life) server() *session.Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.peer
+}
+
+func (l *life) isAt(s *session.Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.peer = s
+}
+
+var (
+	echo = map[string]session.Method{"echo": func(_ context.Context, _ *session.Session, data []byte) ([]byte, error) {
+		time.Sleep(rand.N(20 * time.Millisecond))
+		return data, nil
+	}}
+	config = websocket.Config{
+		KeepAlive: time.Second, KeepAliveTimeout: time.Second, CloseTimeout: time.Second, WriteTimeout: 3 * time.Second,
+	}
+)
+
+// host is what a life's server is like.
+func (l *life) host(store session.Store) *session.Server {
+	return &session.Server{
+		Store: store,
+		Config: session.Config{
+			Buffer: buffer, DropOldest: true, Methods: echo,
+			Message: func(_ *session.Session, _ string, data []byte) { l.up.came(data) },
+			Gap:     func(_ *session.Session, g session.Gap) { l.up.told(g) },
+		},
+		Open: l.isAt,
+		Resume: func(s *session.Session) {
+			moves.Add(1)
+			l.isAt(s)
+		},
+		Close: func(s *session.Session) {
+			// What one server has taken to send, and has not stored when it lost the
+			// session, it tells its application of: that is not silence either.
+			if s.Err() != session.ErrMoved || s.Stats().Lost > 0 {
+				l.down.told(session.Gap{})
+			}
+		},
+	}
+}
+
+// world is servers, proxies and clients for a while.
+func world(d time.Duration) {
+	var calm atomic.Bool
+	var stops []func()
+	muxes := [2]*http.ServeMux{http.NewServeMux(), http.NewServeMux()}
+	var urls [2]string
+	for i, mux := range muxes {
+		h := httptest.NewServer(mux)
+		p, err := newProxy(h.Listener.Addr().String(), &calm)
+		if err != nil {
+			panic(err)
+		}
+		urls[i] = p.url()
+		stops = append(stops, h.Close, p.close)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running, working sync.WaitGroup
+	var lives []*life
+	for i := range *clients {
+		path := fmt.Sprintf("/%d", i)
+		l := &life{}
+		l.up.name, l.down.name = fmt.Sprintf("client %d to server", i), fmt.Sprintf("server to client %d", i)
+		var store session.Store
+		servers := 1
+		if i%2 == 1 {
+			store, servers = new(session.Memory), 2
+		}
+		l.client = &session.Client{Config: session.Config{
+			Methods: echo,
+			Message: func(_ *session.Session, _ string, data []byte) { l.down.came(data) },
+			Gap:     func(_ *session.Session, g session.Gap) { l.down.told(g) },
+		}}
+		c := &l.client.Reconnect
+		*c = reconnect.Client{
+			Options: websocket.DialOptions{Config: config, Client: &http.Client{Timeout: 3 * time.Second}},
+			Backoff: reconnect.Exponential{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond}, Good: -1,
+		}
+		for k := range servers {
+			v := l.host(store)
+			ws := &websocket.Server{
+				Options: websocket.AcceptOptions{Config: config},
+				Handler: func(ctx context.Context, c *websocket.Conn) {
+					connections.Add(1)
+					v.Serve(ctx, c)
+				},
+			}
+			muxes[k].Handle(path, ws)
+			c.URLs = append(c.URLs, urls[k]+path)
+			stops = append(stops, v.Shutdown, func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				ws.Shutdown(ctx)
+			})
+		}
+		running.Go(func() {
+			for ctx.Err() == nil { // a connection that comes late may take the session from a newer one
+				l.client.Run(ctx)
+			}
+		})
+		working.Go(func() { l.work(time.Now().Add(d)) })
+		lives = append(lives, l)
+	}
+	half := time.AfterFunc(d/2, inBounds)
+	working.Wait()
+	half.Stop()
+	calm.Store(true)
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		left := 0
+		for _, l := range lives {
+			if !l.done() {
+				left++
+			}
+		}
+		if left == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			problems.add("%d clients have not got everything after %v of calm", left, patience)
+			for _, l := range lives {
+				if !l.done() {
+					problems.add("%v %v, client %+v, server %+v", &l.up, &l.down, l.client.Session().Stats(), l.server().Stats())
+				}
+			}
+			break
+		}
+	}
+	cancel()
+	running.Wait()
+	for i := len(stops) - 1; i >= 0; i-- {
+		stops[i]()
+	}
+}
+
+func (s *stream) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%s: %d of %d", s.name, s.last, s.sent)
+}
+
+// done tells whether all is where it should be.
+func (l *life) done() bool {
+	s, c := l.server(), l.client.Session().Stats()
+	return s != nil && l.up.complete() && l.down.complete() && c.Acknowledged+c.Lost == c.Sent
+}
+
+// work sends and calls, both ways, until then.
+func (l *life) work(end time.Time) {
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	slots := make(chan struct{}, 20)
+	call := func(s *session.Session, n int) {
+		select {
+		case slots <- struct{}{}:
+		default:
+			return
+		}
+		calls.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			data, err := s.Call(ctx, "echo", payload(n))
+			switch {
+			case err != nil:
+				unanswered.Add(1)
+			case numberIn(data) != n:
+				problems.add("the answer to another question: %d for %d", numberIn(data), n)
+			default:
+				answered.Add(1)
+			}
+		})
+	}
+	for n := 0; time.Now().Before(end) && problems.none(); n++ {
+		time.Sleep(rand.N(10 * time.Millisecond))
+		s, c := l.server(), l.client.Session()
+		l.up.next(func(data []byte) error { return c.Send("n", data) })
+		if s != nil {
+			l.down.next(func(data []byte) error { return s.Send("m", data) })
+		}
+		if n%10 == 0 {
+			call(c, n)
+			if s != nil {
+				call(s, n)
+			}
+		}
+	}
+}
+
+// inBounds compares what is live with what sessions may hold: at each end its
+// buffer twice, as much in rings, and a connection's own.
+func inBounds() {
+	if is, limit := live(), uint64(*clients)*(2*2*(1<<20+buffer)+256<<10)/4+32<<20; is > limit {
+		problems.add("%d MB live, more than %d", is>>20, limit>>20)
+	}
+}
+
+// failures are what must not be.
+type failures struct {
+	mu    sync.Mutex
+	n     int
+	texts []string
+}
+
+func (f *failures) add(format string, a ...any) {
+	text := fmt.Sprintf(format, a...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n++; len(f.texts) < 20 {
+		f.texts = append(f.texts, text)
+	}
+}
+
+func (f *failures) none() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.n == 0 }
+
+func (f *failures) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fmt.Sprintf("FAIL: %d problems\n%s\n", f.n, strings.Join(f.texts, "\n"))
+}
