@@ -53,8 +53,7 @@ type Server struct {
 // held is a session that the server knows by its token.
 type held struct {
 	*Session
-	expiry *time.Timer   // not nil: the client is away
-	ready  chan struct{} // closed when the application knows it; nil: it does
+	expiry *time.Timer // not nil: the client is away
 }
 
 var (
@@ -107,7 +106,7 @@ func (v *Server) begin(ctx context.Context, c *websocket.Conn) (s *Session, ack 
 		}
 		return nil, 0, err
 	}
-	if isNew && v.Open != nil {
+	if isNew && v.Open != nil && v.Store == nil {
 		v.Open(s)
 	}
 	return s, hello.Ack, nil
@@ -174,6 +173,9 @@ func (v *Server) claim(ctx context.Context, hello *Envelope) (s *Session, isNew 
 	if err = k.store.Create(ctx, s.vault.key, k.after()); err != nil {
 		return nil, false, err
 	}
+	if v.Open != nil {
+		v.Open(s)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.insert(&held{Session: s})
@@ -188,13 +190,6 @@ func (v *Server) reclaim(ctx context.Context, k *keeper, hello *Envelope) (*Sess
 	h := v.sessions[hello.Token]
 	v.mu.Unlock()
 	if h != nil {
-		if h.ready != nil {
-			select {
-			case <-h.ready:
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			}
-		}
 		// Whoever has claimed it meanwhile knows more: the store is asked.
 		if err := k.save(ctx, []*Session{h.Session}); err != nil {
 			return nil, err
@@ -227,30 +222,29 @@ func (v *Server) reclaim(ctx context.Context, k *keeper, hello *Envelope) (*Sess
 	return v.adopt(s)
 }
 
-// adopt tells the application of a session that was claimed, unless a later claim
-// of this same server has come first.
+// adopt tells the application of a session that was claimed, and then makes it
+// known, unless a later claim of this same server has come first.
 func (v *Server) adopt(s *Session) (*Session, error) {
-	h := &held{Session: s, ready: make(chan struct{})}
+	if v.Resume != nil {
+		v.Resume(s)
+	}
+	s.inherit()
 	v.mu.Lock()
 	old := v.sessions[s.token]
 	if old != nil && old.vault.fence > s.vault.fence {
 		v.mu.Unlock()
+		v.over(s, ErrMoved)
 		return nil, errReplaced
 	}
 	if old != nil {
 		v.back(old)
 	}
-	v.insert(h)
+	v.insert(&held{Session: s})
 	v.keepTouching()
 	v.mu.Unlock()
 	if old != nil {
 		v.lose(old.Session, ErrMoved)
 	}
-	if v.Resume != nil {
-		v.Resume(s)
-	}
-	s.inherit()
-	close(h.ready)
 	return s, nil
 }
 
@@ -323,6 +317,9 @@ func (v *Server) leave(s *Session, c *websocket.Conn) {
 		gone := h.expiry == t
 		if gone {
 			v.back(h)
+			gone = !s.Connected() // it came back while its last connection was let go of
+		}
+		if gone {
 			delete(v.sessions, s.token)
 		}
 		v.mu.Unlock()
