@@ -211,13 +211,13 @@ func installWS(t *testing.T) {
 		npm := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 		npm.Dir = "peers"
 		if out, err := npm.CombinedOutput(); err != nil {
-			missing(t, "npm ci did not install ws: "+err.Error()+"\n"+string(out))
+			missing(t, "npm ci did not install ws and typescript: "+err.Error()+"\n"+string(out))
 		}
 	}
-	t.Log("ws", want)
+	t.Log(want)
 }
 
-// version reads which ws a lock file names.
+// version reads which ws and typescript a lock file names.
 func version(t *testing.T, lock string) string {
 	b, err := os.ReadFile(lock)
 	require.NoError(t, err)
@@ -225,7 +225,7 @@ func version(t *testing.T, lock string) string {
 		Packages map[string]struct{ Version string }
 	}
 	require.NoError(t, json.Unmarshal(b, &v))
-	return v.Packages["node_modules/ws"].Version
+	return "ws " + v.Packages["node_modules/ws"].Version + ", typescript " + v.Packages["node_modules/typescript"].Version
 }
 
 // newBuiltin starts Node with its own client.

@@ -261,6 +261,11 @@ func TestSessionHeartbeat(t *testing.T) {
 	var r struct {
 		Welcome, Silence, Pong []string
 		Codes                  map[string]string
+		Early, Stats           struct{ Sent, Acknowledged, Lost, Mean, P99 float64 }
+		Forgotten              struct {
+			Gaps []map[string]any
+			Sent []map[string]any
+		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(output(t, path, "peers/session-heartbeat.js")), &r))
 	require.Equal(t, []string{"0 connecting", "0 hello", "11 close", "11 waiting"}, r.Welcome[:4])
@@ -268,4 +273,23 @@ func TestSessionHeartbeat(t *testing.T) {
 	require.Equal(t, []string{"0 connecting", "0 hello", "0 open", "26 ping", "66 ping", "80 ended", "80 close"}, r.Pong)
 	require.Equal(t, map[string]string{"1000": "waiting", "1001": "waiting", "1006": "waiting", "1008": "ended", "1011": "waiting",
 		"1012": "waiting", "1013": "waiting", "4000": "waiting", "4001": "ended", "4002": "ended"}, r.Codes)
+	require.InDelta(t, 2000.0/98, r.Early.Mean, 1e-6)
+	require.GreaterOrEqual(t, r.Early.P99, 2000.0, "99 of 100 is all of 98")
+	require.LessOrEqual(t, r.Early.P99, 2000*1.2)
+	require.GreaterOrEqual(t, r.Stats.P99, 11_000.0)
+	require.LessOrEqual(t, r.Stats.P99, 11_000*1.2)
+	require.Equal(t, []map[string]any{{"lost": true, "unacknowledged": 0.0}}, r.Forgotten.Gaps)
+	require.Equal(t, []map[string]any{
+		{"type": "hello", "token": "t", "ack": 0.0},
+		{"type": "hello", "ack": 0.0},
+	}, r.Forgotten.Sent)
+}
+
+// The types are those of the module, and right for those who write TypeScript.
+func TestSessionTypes(t *testing.T) {
+	path, _ := node(t)
+	installWS(t)
+	out, err := exec.Command(path, "peers/node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--skipLibCheck", "false",
+		"--target", "es2022", "--module", "nodenext", "--lib", "es2023,dom", "peers/session-types.ts").CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }

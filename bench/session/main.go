@@ -115,7 +115,8 @@ func live() uint64 {
 
 // A stream is what goes one way in one session.
 type stream struct {
-	name string
+	name  string
+	exact bool // no gap is allowed
 
 	mu    sync.Mutex
 	sent  int          // 1 to sent were sent
@@ -184,6 +185,9 @@ func (s *stream) came(data []byte) {
 }
 
 func (s *stream) told(g session.Gap) {
+	if s.exact {
+		problems.add("%s: a gap: %+v", s.name, g)
+	}
 	if g.Lost {
 		problems.add("%s: the session was lost", s.name)
 	}
@@ -213,6 +217,7 @@ func (s *stream) complete() bool {
 // A life is a client, its servers, and what goes both ways.
 type life struct {
 	up, down stream
+	exact    bool // one server, whose buffer is large enough: nothing is missing, and every call is answered
 	client   *session.Client
 
 	mu   sync.Mutex
@@ -241,12 +246,20 @@ var (
 	}
 )
 
+// patience is how long calls wait: where messages are dropped, answers are too.
+func (l *life) patience() time.Duration {
+	if l.exact {
+		return 30 * time.Second
+	}
+	return 5 * time.Second
+}
+
 // host is what a life's server is like.
 func (l *life) host(store session.Store, buffer int) *session.Server {
 	return &session.Server{
 		Store: store,
 		Config: session.Config{
-			Buffer: buffer, DropOldest: true, Methods: echo,
+			Buffer: buffer, DropOldest: true, Methods: echo, CallTimeout: l.patience(),
 			Message: func(_ *session.Session, _ string, data []byte) { l.up.came(data) },
 			Gap:     func(_ *session.Session, g session.Gap) { l.up.told(g) },
 		},
@@ -286,15 +299,16 @@ func world(d time.Duration) {
 	var lives []*life
 	for i := range *clients {
 		path := fmt.Sprintf("/%d", i)
-		l := &life{}
+		l := &life{exact: i%4 == 0}
 		l.up.name, l.down.name = fmt.Sprintf("client %d to server", i), fmt.Sprintf("server to client %d", i)
+		l.up.exact, l.down.exact = l.exact, l.exact
 		var store session.Store
 		servers := 1
 		if i%2 == 1 {
 			store, servers = new(session.Memory), 2
 		}
 		l.client = &session.Client{Config: session.Config{
-			Methods: echo,
+			Methods: echo, CallTimeout: l.patience(),
 			Message: func(_ *session.Session, _ string, data []byte) { l.down.came(data) },
 			Gap:     func(_ *session.Session, g session.Gap) { l.down.told(g) },
 		}}
@@ -329,9 +343,10 @@ func world(d time.Duration) {
 		working.Go(func() { l.work(time.Now().Add(d)) })
 		lives = append(lives, l)
 	}
-	half := time.AfterFunc(d/2, inBounds)
+	half, end := time.AfterFunc(d/2, inBounds), time.AfterFunc(d, func() { calm.Store(true) })
 	working.Wait()
 	half.Stop()
+	end.Stop()
 	calm.Store(true)
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		left := 0
@@ -385,12 +400,13 @@ func (l *life) work(end time.Time) {
 		}
 		calls.Go(func() {
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			data, err := s.Call(ctx, "echo", payload(n))
+			data, err := s.Call(context.Background(), "echo", payload(n))
 			switch {
 			case err != nil:
 				unanswered.Add(1)
+				if l.exact {
+					problems.add("%s: call %d: %v", l.up.name, n, err)
+				}
 			case numberIn(data) != n:
 				problems.add("the answer to another question: %d for %d", numberIn(data), n)
 			default:
@@ -399,7 +415,7 @@ func (l *life) work(end time.Time) {
 		})
 	}
 	for n := 0; time.Now().Before(end) && problems.none(); n++ {
-		time.Sleep(rand.N(10 * time.Millisecond))
+		time.Sleep(rand.N(40 * time.Millisecond))
 		s, c := l.server(), l.client.Session()
 		l.up.next(func(data []byte) error { return c.Send("n", data) })
 		if s != nil {

@@ -36,7 +36,7 @@ var kindNames = [kinds]string{"resets", "ends", "silences", "one-way silences"}
 var faults [kinds]atomic.Int64
 
 const (
-	mostBytes = 40 << 10 // that pass before a fault, in both directions together
+	mostBytes = 200 << 10 // that pass before a fault, in both directions together
 	mostDelay = 30 * time.Millisecond
 	forgotten = 12 * time.Second // after which a silent connection is closed: later than anybody waits for it
 )

@@ -21,6 +21,8 @@ export interface Stats {
   lost: number;
   /** Mean time from being sent to being acknowledged, in ms. */
   mean: number;
+  /** 99 of 100 took no longer than this, in ms; at most a fifth too long. */
+  p99: number;
 }
 
 export interface Options {

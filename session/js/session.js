@@ -13,9 +13,9 @@ export class SessionError extends Error {
 
 export class Session {
   #o; #urls; #at = 0; #ws; #open = false; #token; #failures = 0; #timer; #watch; #heard; #pinged; #closed = false;
-  #buf = []; #bytes = 0; #last = 0; #next = 1; #highest = 0; #flight = 0; // what is sent
+  #buf = []; #bytes = 0; #last = 0; #next = 1; #highest = 0; #flight = 0; #settled = 0; // what is sent
   #recv = 0; #told = 0; #queue = []; #busy = false; // what has come
-  #calls = new Map(); #jobs = new Map(); #stats = { sent: 0, acknowledged: 0, lost: 0, mean: 0 };
+  #calls = new Map(); #jobs = new Map(); #stats = { sent: 0, acknowledged: 0, lost: 0, mean: 0 }; #times = [];
   #nudge = () => this.nudge();
 
   constructor(url, options = {}) {
@@ -26,7 +26,11 @@ export class Session {
   }
 
   get connected() { return this.#open; }
-  get stats() { return { ...this.#stats }; }
+  get stats() {
+    let left = Math.ceil(this.#stats.acknowledged * 0.99), b = 0; // times grow by a quarter of a power of two
+    for (; left > 0; b++) left -= this.#times[b] ?? 0;
+    return { ...this.#stats, p99: b && 2 ** ((b - 1) / 4) - 1 };
+  }
 
   send(name, data) { this.#push({ type: "message", name, data }); }
 
@@ -130,6 +134,10 @@ export class Session {
   #post(e) { this.#ws.send(JSON.stringify(e)); }
 
   #welcome({ token, ack = 0 }) {
+    if (token === this.#token && ack < this.#settled) { // who knows what else
+      this.#replace();
+      throw new Error("the server has forgotten part of the session");
+    }
     if (token !== this.#token || ack > this.#highest) {
       ack = 0;
       this.#replace(token);
@@ -168,7 +176,7 @@ export class Session {
     }
     this.#last = hole + this.#buf.length;
     this.#next = 1;
-    this.#highest = this.#recv = this.#told = 0;
+    this.#highest = this.#settled = this.#recv = this.#told = 0;
     for (const q of this.#queue) q.id = 0;
     for (const c of calls.values()) { c.done(); c.reject(new SessionError("lost")); }
     for (const a of this.#jobs.values()) a.abort();
@@ -209,8 +217,12 @@ export class Session {
 
   #settle(ack) {
     const s = this.#stats;
-    while (this.#buf.length && this.#first() <= ack)
-      s.mean += (Date.now() - this.#shift().timestamp - s.mean) / ++s.acknowledged;
+    this.#settled = Math.max(this.#settled, ack);
+    while (this.#buf.length && this.#first() <= ack) {
+      const ms = Math.max(Date.now() - this.#shift().timestamp, 0), b = Math.ceil(4 * Math.log2(ms + 1));
+      s.mean += (ms - s.mean) / ++s.acknowledged;
+      this.#times[b] = (this.#times[b] ?? 0) + 1;
+    }
   }
 
   #pump() {
