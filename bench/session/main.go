@@ -155,6 +155,9 @@ func numberIn(data []byte) int {
 }
 
 func (s *stream) came(data []byte) {
+	if rand.IntN(50) == 0 {
+		time.Sleep(rand.N(100 * time.Millisecond)) // what waits for the handler comes again if the connection ends
+	}
 	n := numberIn(data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
