@@ -33,13 +33,14 @@ import (
 )
 
 var (
-	duration = flag.Duration("for", 10*time.Minute, "how long")
-	clients  = flag.Int("clients", 60, "at the same time")
-	phase    = flag.Duration("phase", 30*time.Second, "after how long everything must have arrived, and new clients come")
+	duration  = flag.Duration("for", 10*time.Minute, "how long")
+	clients   = flag.Int("clients", 60, "at the same time")
+	mostBytes = flag.Int64("bytes", 200<<10, "that a connection carries before something happens to it, at most, in both directions together")
+	phase     = flag.Duration("phase", 30*time.Second, "after how long everything must have arrived, and new clients come")
 )
 
 const (
-	small    = 32 << 10 // Buffer of every second pair of servers' sessions: it is exceeded now and then, which is a gap
+	small    = 8 << 10 // Buffer of every second pair of servers' sessions: it is exceeded now and then, which is a gap
 	patience = time.Minute
 )
 
@@ -155,8 +156,8 @@ func numberIn(data []byte) int {
 }
 
 func (s *stream) came(data []byte) {
-	if rand.IntN(50) == 0 {
-		time.Sleep(rand.N(100 * time.Millisecond)) // what waits for the handler comes again if the connection ends
+	if rand.IntN(20) == 0 {
+		time.Sleep(rand.N(300 * time.Millisecond)) // what waits for the handler comes again if the connection ends
 	}
 	n := numberIn(data)
 	s.mu.Lock()

@@ -36,7 +36,6 @@ var kindNames = [kinds]string{"resets", "ends", "silences", "one-way silences"}
 var faults [kinds]atomic.Int64
 
 const (
-	mostBytes = 200 << 10 // that pass before a fault, in both directions together
 	mostDelay = 30 * time.Millisecond
 	forgotten = 12 * time.Second // after which a silent connection is closed: later than anybody waits for it
 )
@@ -111,7 +110,7 @@ func (p *proxy) pass(a net.Conn) {
 	defer p.keep(a, false)
 	defer p.keep(b, false)
 	f := &plan{kind: rand.IntN(kinds), which: rand.IntN(2), slow: rand.IntN(3) == 0}
-	f.left.Store(rand.Int64N(mostBytes))
+	f.left.Store(rand.Int64N(*mostBytes))
 	if p.calm.Load() {
 		f.left.Store(1 << 60)
 		f.slow = false

@@ -166,7 +166,7 @@ func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	*duration, *phase, *clients = 5*time.Second, 2*time.Second, 30
+	*duration, *phase, *clients, *mostBytes = 6*time.Second, 3*time.Second, 30, 40<<10
 	if !run() {
 		t.Fatal("see above")
 	}
