@@ -119,14 +119,14 @@ type stream struct {
 	name  string
 	exact bool // no gap is allowed
 
-	mu    sync.Mutex
-	sent  int          // 1 to sent were sent
-	last  int          // the highest that has come
-	gap   bool         // and a gap after it
-	holes int          // messages that are missing without a gap before the next
-	lost  int          // messages that a server has told its application of, when the session moved
-	doubt bool         // of messages that another server may still handle
-	late  map[int]bool // those
+	mu       sync.Mutex
+	sent     int          // 1 to sent were sent
+	last     int          // the highest that has come
+	gap      bool         // and a gap after it
+	holes    int          // messages that are missing without a gap before the next
+	lost     int          // messages that a server has told its application of, when the session moved
+	doubtful int          // messages that a server was told of that another may still handle, out of turn
+	late     map[int]bool // those may be among these
 }
 
 // next sends the next number by send, which says whether it was taken.
@@ -176,14 +176,14 @@ func (s *stream) came(data []byte) {
 		}
 		for k := s.last + 1; k < n; k++ {
 			missing.Add(1)
-			if s.doubt {
+			if s.doubtful > 0 {
 				if s.late == nil {
 					s.late = make(map[int]bool)
 				}
 				s.late[k] = true
 			}
 		}
-		s.last, s.gap, s.doubt = n, false, false
+		s.last, s.gap = n, false
 	}
 	arrived.Add(1)
 }
@@ -200,7 +200,7 @@ func (s *stream) told(g session.Gap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gap = true
-	s.doubt = s.doubt || g.Doubtful > 0
+	s.doubtful += int(g.Doubtful)
 }
 
 // gave notes what a server that has lost the session had not stored: of that its
@@ -215,7 +215,7 @@ func (s *stream) gave(lost uint64) {
 func (s *stream) complete() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.holes <= s.lost && (s.last >= s.sent-s.lost || s.gap)
+	return s.holes <= s.lost+s.doubtful && (s.last >= s.sent-s.lost || s.gap)
 }
 
 // A life is a client, its servers, and what goes both ways.
@@ -382,7 +382,7 @@ func world(d time.Duration) {
 func (s *stream) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fmt.Sprintf("%s: %d of %d, %d missing without a gap, %d told of", s.name, s.last, s.sent, s.holes, s.lost)
+	return fmt.Sprintf("%s: %d of %d, %d missing without a gap, %d told of, %d in doubt", s.name, s.last, s.sent, s.holes, s.lost, s.doubtful)
 }
 
 // done tells whether all is where it should be.
