@@ -620,6 +620,34 @@ func TestWire(t *testing.T) {
 	})
 }
 
+// A client that comes back while its last connection is let go of is not away.
+func TestBackWhileLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := new(Server)
+		_, first := wstest.Pipe()
+		s, isNew := v.find(&Envelope{Type: typeHello})
+		require.True(t, isNew)
+		_, err := s.welcome(first, 0)
+		require.NoError(t, err)
+		again, isNew := v.find(&Envelope{Type: typeHello, Token: s.token})
+		require.False(t, isNew)
+		v.leave(s, first)
+		client, second := wstest.Pipe()
+		_, err = again.welcome(second, 0)
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		require.NoError(t, s.Err())
+		require.True(t, s.Connected())
+		v.leave(s, second)
+		time.Sleep(time.Hour)
+		require.Equal(t, ErrEnded, s.Err(), "but now it was")
+		for _, c := range []*websocket.Conn{client, first, second} {
+			c.CloseNow()
+		}
+		v.Shutdown()
+	})
+}
+
 // Clients that are away are bounded in number.
 func TestMaxAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

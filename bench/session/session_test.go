@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
@@ -64,19 +65,31 @@ func BenchmarkSend(b *testing.B) {
 	<-want
 }
 
-// BenchmarkBare is the same over the connection alone, decoded as JSON: what a
-// program without a session would do.
-func BenchmarkBare(b *testing.B) {
+// BenchmarkConn is the same over the connection alone, whose receiver keeps a copy
+// of each message: what a session's overhead is measured against.
+func BenchmarkConn(b *testing.B) {
+	var kept []byte
+	bare(b, func(data []byte) { kept = append([]byte(nil), data...) })
+	_ = kept
+}
+
+// BenchmarkConnJSON is with a receiver that decodes it, as a program without a
+// session would.
+func BenchmarkConnJSON(b *testing.B) {
+	var e struct {
+		Name string
+		Data json.RawMessage
+	}
+	bare(b, func(data []byte) { json.Unmarshal(data, &e) })
+}
+
+func bare(b *testing.B, take func(data []byte)) {
 	want := make(chan struct{})
 	n := b.N
 	ws := &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) {
-		var e struct {
-			Name string
-			Data json.RawMessage
-		}
 		got := 0
 		c.Serve(ctx, &websocket.Handler{Message: func(_ *websocket.Conn, m websocket.Message) {
-			json.Unmarshal(m.Data, &e)
+			take(m.Data)
 			if got++; got == n {
 				close(want)
 			}
@@ -122,42 +135,69 @@ func BenchmarkCalls(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
 
-// BenchmarkIdle is the memory of a session that has sent and received a message,
-// without its connection: its client is away.
+// BenchmarkIdle is the memory of an idle session that has received a message:
+// beyond the connection that it has, and of one whose client is away.
 func BenchmarkIdle(b *testing.B) {
 	const sessions = 1000
-	v := &session.Server{MaxAway: -1}
-	heap := func() uint64 {
+	ctx := context.Background()
+	memory := func() uint64 {
 		runtime.GC()
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
+		return m.HeapAlloc + m.StackInuse
 	}
-	ws := &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) { v.Serve(ctx, c) }}
-	h := httptest.NewServer(ws)
-	defer h.Close()
-	defer v.Shutdown()
-	for range b.N {
-		before := heap()
+	// dial connects many clients, each of which says what is to be said.
+	dial := func(ws http.Handler, say ...string) (conns []*websocket.Conn, stop func()) {
+		h := httptest.NewServer(ws)
 		for range sessions {
-			c, err := websocket.Dial(context.Background(), h.URL, nil)
+			c, err := websocket.Dial(ctx, h.URL, nil)
 			require.NoError(b, err)
-			require.NoError(b, c.Write(context.Background(), websocket.Text(`{"type":"hello"}`)))
-			_, err = c.Read(context.Background())
-			require.NoError(b, err)
-			require.NoError(b, c.Write(context.Background(), websocket.Text(`{"type":"message","id":1,"name":"n"}`)))
-			_, err = c.Read(context.Background())
-			require.NoError(b, err)
-			c.Close(websocket.CloseNormalClosure, "")
+			for _, s := range say {
+				require.NoError(b, c.Write(ctx, websocket.Text(s)))
+				_, err = c.Read(ctx)
+				require.NoError(b, err)
+			}
+			conns = append(conns, c)
+		}
+		return conns, h.Close
+	}
+	message := `{"type":"message","id":1,"name":"n"}`
+	for range b.N {
+		v := &session.Server{MaxAway: -1}
+		before := memory()
+		conns, stop := dial(&websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) {
+			for m, err := range c.Messages(ctx) {
+				if err != nil {
+					return
+				}
+				c.Write(ctx, m)
+			}
+		}}, message, message)
+		bare := memory() - before
+		for _, c := range conns {
+			c.CloseNow()
+		}
+		stop()
+		conns = nil
+
+		before = memory()
+		conns, stop = dial(&websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) { v.Serve(ctx, c) }},
+			`{"type":"hello"}`, message)
+		b.ReportMetric((float64(memory()-before)-float64(bare))/sessions, "B/session-beyond-conn")
+		for _, c := range conns {
+			c.CloseNow()
 		}
 		for s := range v.Sessions() {
 			for s.Connected() {
 				runtime.Gosched()
 			}
 		}
-		b.ReportMetric(float64(heap()-before)/sessions, "B/session")
+		stop()
+		conns = nil
+		with := memory()
 		v.Shutdown()
+		b.ReportMetric(float64(with-memory())/sessions, "B/session-away")
 	}
 }
 
