@@ -37,4 +37,10 @@
 // when one side has lost the session: a server that was restarted, or a client
 // that was away for too long. An acknowledged message is one for which the other
 // side's Config.Message has returned.
+//
+// # Several servers
+//
+// With a [Store], such as that of session/redis, a client may come back to any of
+// several servers, or to one that was restarted, and goes on where it was. A
+// session has one owner at a time: the server that its client came to last.
 package session

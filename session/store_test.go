@@ -56,6 +56,37 @@ func TestMemory(t *testing.T) {
 	})
 }
 
+// What is in a store may be anything (R22): it is a session, or none.
+func TestRestore(t *testing.T) {
+	m := func(e Envelope) []byte { return JSON.Append(nil, &e) }
+	for _, x := range []struct {
+		name   string
+		fields map[string][]byte
+		buf    int // -1: none
+	}{
+		{"nothing yet", nil, 0},
+		{"fields of others", map[string][]byte{"": nil, "m": nil, "c": nil, "x1": nil, "m-1": nil, "s": []byte("1 2 3")}, 0},
+		{"messages", map[string][]byte{"s": []byte("0 3 0"), "m2": m(Envelope{Type: typeMessage, ID: 2, Name: "n"}), "m3": m(Envelope{Type: typeReply, ID: 3, Re: 1})}, 2},
+		{"a hole", map[string][]byte{"s": []byte("0 3 0"), "m1": m(Envelope{Type: typeMessage, ID: 1, Name: "n"}), "m3": m(Envelope{Type: typeReply, ID: 3, Re: 1})}, 1},
+		{"beyond the last", map[string][]byte{"s": []byte("0 3 0"), "m4": m(Envelope{Type: typeMessage, ID: 4, Name: "n"})}, 0},
+		{"no state", map[string][]byte{"s": []byte("1 x 3")}, -1},
+		{"empty state", map[string][]byte{"s": {}}, -1},
+		{"negative", map[string][]byte{"s": []byte("-1 1 0")}, -1},
+		{"large", map[string][]byte{"s": []byte("1 18446744073709551615 3")}, -1},
+		{"no envelope", map[string][]byte{"s": []byte("0 1 0"), "m1": []byte("{")}, -1},
+		{"another number", map[string][]byte{"s": []byte("0 1 0"), "m1": m(Envelope{Type: typeMessage, ID: 2, Name: "n"})}, -1},
+		{"another type", map[string][]byte{"s": []byte("0 1 0"), "m1": m(Envelope{Type: typeWelcome, ID: 1})}, -1},
+	} {
+		s, err := restore(new(Config), "t", new(vault), x.fields)
+		if x.buf < 0 {
+			require.Equal(t, ErrUnknown, err, x.name)
+			continue
+		}
+		require.NoError(t, err, x.name)
+		require.Equal(t, x.buf, s.buf.len(), x.name)
+	}
+}
+
 // A slowStore saves when it is let.
 type slowStore struct {
 	Store

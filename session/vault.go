@@ -158,12 +158,12 @@ func (s *Session) confirmed(u *Update, now saved, began, done int) {
 	s.sendAck()
 }
 
-// restore makes a session of what is in the store.
+// restore makes a session of what is in the store, or ErrUnknown of what is none.
 func restore(c *Config, token string, v *vault, fields map[string][]byte) (*Session, error) {
 	s := newSession(c, token)
 	s.vault = v
 	if state := fields["s"]; state != nil { // else nothing has happened
-		if n, _ := fmt.Sscanf(string(state), "%d %d %d", &s.recv, &s.last, &v.doubtful); n != 3 {
+		if n, _ := fmt.Sscanf(string(state), "%d %d %d", &s.recv, &s.last, &v.doubtful); n != 3 || max(s.recv, s.last) > maxID {
 			return nil, ErrUnknown
 		}
 	}
@@ -178,7 +178,7 @@ func restore(c *Config, token string, v *vault, fields map[string][]byte) (*Sess
 			v.unasked = append(v.unasked, id)
 		case 'm':
 			var e Envelope
-			if s.codec().Decode(value, &e) != nil || e.ID != id {
+			if s.codec().Decode(value, &e) != nil || e.ID != id || !e.numbered() {
 				return nil, ErrUnknown
 			}
 			kept[id] = e
@@ -204,6 +204,11 @@ func restore(c *Config, token string, v *vault, fields map[string][]byte) (*Sess
 	v.stored, v.tried, v.gone, v.taken = s.last, s.last, first-1, s.recv
 	slices.Sort(v.unasked)
 	return s, nil
+}
+
+// numbered tells whether e is of a type that has a number.
+func (e *Envelope) numbered() bool {
+	return e.Type == typeMessage || e.Type == typeCall || e.Type == typeReply || e.Type == typeCancel
 }
 
 // inherit tells both sides what the last server has left undone: nobody waits any
