@@ -22,9 +22,9 @@ import (
 var order = []byte(`{"item":7,"amount":3,"note":"` + strings.Repeat("x", 60) + `"}`)
 
 // pair returns the two ends of a session over TCP.
-func pair(tb testing.TB, config session.Config) (client, server *session.Session) {
+func pair(tb testing.TB, config session.Config, store session.Store) (client, server *session.Session) {
 	opened := make(chan *session.Session, 1)
-	v := &session.Server{Config: config, Open: func(s *session.Session) { opened <- s }}
+	v := &session.Server{Config: config, Store: store, Open: func(s *session.Session) { opened <- s }}
 	ws := &websocket.Server{Handler: func(ctx context.Context, c *websocket.Conn) { v.Serve(ctx, c) }}
 	h := httptest.NewServer(ws)
 	c := &session.Client{Reconnect: reconnect.Client{URLs: []string{h.URL}}, Config: session.Config{Buffer: 64 << 20}}
@@ -45,14 +45,20 @@ func pair(tb testing.TB, config session.Config) (client, server *session.Session
 
 // BenchmarkSend is a message from Send to the other side's handler, many under
 // way.
-func BenchmarkSend(b *testing.B) {
+func BenchmarkSend(b *testing.B) { send(b, nil) }
+
+// BenchmarkSendStore is that with a server that keeps its sessions in a store,
+// which is in memory.
+func BenchmarkSendStore(b *testing.B) { send(b, new(session.Memory)) }
+
+func send(b *testing.B, store session.Store) {
 	var got atomic.Int64
 	want := make(chan struct{})
 	client, _ := pair(b, session.Config{Message: func(*session.Session, string, []byte) {
 		if got.Add(1) == int64(b.N) {
 			close(want)
 		}
-	}})
+	}}, store)
 	b.ReportAllocs()
 	got.Store(0)
 	want = make(chan struct{})
@@ -115,7 +121,7 @@ func bare(b *testing.B, take func(data []byte)) {
 func BenchmarkCalls(b *testing.B) {
 	client, _ := pair(b, session.Config{Concurrency: 1000, Methods: map[string]session.Method{
 		"echo": func(_ context.Context, _ *session.Session, data []byte) ([]byte, error) { return data, nil },
-	}})
+	}}, nil)
 	b.ReportAllocs()
 	b.ResetTimer()
 	var left atomic.Int64
@@ -212,7 +218,7 @@ func TestFaults(t *testing.T) {
 func TestPair(t *testing.T) {
 	client, server := pair(t, session.Config{Methods: map[string]session.Method{
 		"echo": func(_ context.Context, _ *session.Session, data []byte) ([]byte, error) { return data, nil },
-	}})
+	}}, nil)
 	data, err := client.Call(context.Background(), "echo", order)
 	require.NoError(t, err)
 	require.JSONEq(t, string(order), string(data))
