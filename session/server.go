@@ -89,7 +89,8 @@ func (v *Server) begin(ctx context.Context, c *websocket.Conn) (s *Session, ack 
 	if codec == nil {
 		codec = JSON
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeToHello)
+	// Apart from ctx, which would remember it: the connection's end ends it too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeToHello)
 	defer cancel()
 	hello, err := v.hello(ctx, c, codec)
 	if err != nil {

@@ -405,27 +405,30 @@ func (s *Session) replace(token string) {
 
 // serve reads c until it ends.
 func (s *Session) serve(ctx context.Context, c *websocket.Conn) error {
-	e, known := new(Envelope), new(names)
+	var e Envelope
+	var known names
 	for {
 		m, err := c.Next(ctx)
 		if err != nil {
 			return err
 		}
-		*e = Envelope{}
+		e = Envelope{}
 		switch codec := s.codec().(type) {
 		case jsonCodec:
-			if m.Type != websocket.MessageText || !e.decode(m.Data, known) {
+			if m.Type != websocket.MessageText || !e.decode(m.Data, &known) {
 				err = errEnvelope
 			}
 		default:
 			if m.Type != codec.Type() {
 				err = errors.New("message of another type")
 			} else {
-				err = codec.Decode(m.Data, e)
+				other := new(Envelope) // on the heap, but not for the default
+				err = codec.Decode(m.Data, other)
+				e = *other
 			}
 		}
 		if err == nil {
-			err = s.receive(c, e, !c.Buffered())
+			err = s.receive(c, &e, !c.Buffered())
 		}
 		if err != nil {
 			c.Close(websocket.ClosePolicyViolation, "session: what is that?")
