@@ -195,7 +195,17 @@ func dialAll(c Cell, dial func() (run func(), err error)) error {
 	return nil
 }
 
-// An epollConn is a socket of the epoll floor.
+// An epollFloor is the loop of the epoll floor.
+type epollFloor struct {
+	cell    Cell
+	ep, lfd int
+	request int
+	answers []byte
+	buf     []byte
+	conns   map[int]*epollConn
+}
+
+// An epollConn is a socket of it.
 type epollConn struct {
 	open bool   // the handshake is done
 	have int    // bytes of requests
@@ -210,87 +220,105 @@ func epollServer(l net.Listener, c Cell) error {
 	}
 	defer f.Close()
 	l.Close()
-	lfd := int(f.Fd())
-	unix.SetNonblock(lfd, true)
-	ep, err := unix.EpollCreate1(0)
-	if err != nil {
+	s := &epollFloor{cell: c, lfd: int(f.Fd()), conns: map[int]*epollConn{}}
+	s.request, s.answers = exchange(c)
+	s.buf = make([]byte, max(bufferSize(c, s.request), 4096))
+	unix.SetNonblock(s.lfd, true)
+	if s.ep, err = unix.EpollCreate1(0); err != nil {
 		return err
 	}
-	watch := func(op, fd int, events uint32) {
-		unix.EpollCtl(ep, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
-	}
-	watch(unix.EPOLL_CTL_ADD, lfd, unix.EPOLLIN)
-	request, answers := exchange(c)
-	buf := make([]byte, max(bufferSize(c, request), 4096))
-	conns := map[int]*epollConn{}
-	write := func(fd int, ec *epollConn, p []byte) {
-		if len(ec.left) > 0 {
-			ec.left = append(ec.left, p...)
-			return
-		}
-		n, _ := rawWrite(fd, p)
-		if n = max(n, 0); n < len(p) {
-			ec.left = p[n:len(p):len(p)] // nobody changes it before it is out
-			watch(unix.EPOLL_CTL_MOD, fd, unix.EPOLLIN|unix.EPOLLOUT)
-		}
-	}
+	s.watch(unix.EPOLL_CTL_ADD, s.lfd, unix.EPOLLIN)
 	events := make([]unix.EpollEvent, 256)
 	for {
-		n, err := unix.EpollWait(ep, events, -1)
+		n, err := unix.EpollWait(s.ep, events, -1)
 		if err != nil && err != syscall.EINTR {
 			return err
 		}
 		for _, e := range events[:max(n, 0)] {
-			fd := int(e.Fd)
-			if fd == lfd {
-				if fd, _, err := unix.Accept4(lfd, unix.SOCK_NONBLOCK); err == nil {
-					unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-					conns[fd] = &epollConn{}
-					watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
-				}
-				continue
-			}
-			ec := conns[fd]
-			if e.Events&unix.EPOLLOUT != 0 && len(ec.left) > 0 {
-				k, _ := rawWrite(fd, ec.left)
-				if ec.left = ec.left[max(k, 0):]; len(ec.left) == 0 {
-					watch(unix.EPOLL_CTL_MOD, fd, unix.EPOLLIN)
-				}
-			}
-			if e.Events&^unix.EPOLLOUT == 0 {
-				continue
-			}
-			into := buf
-			if ec.open && ec.m != nil {
-				into = ec.m.in[ec.m.have:]
-			}
-			k, errno := rawRead(fd, into)
-			switch {
-			case errno == syscall.EAGAIN:
-			case k <= 0:
-				unix.Close(fd)
-				delete(conns, fd)
-			case !ec.open:
-				if bytes.HasSuffix(buf[:k], endOfHeader) {
-					ec.open, ec.m = true, newMirror(c)
-					write(fd, ec, response)
-				}
-			case ec.m != nil:
-				if out := ec.m.took(k); out != nil {
-					write(fd, ec, out)
-				}
+			switch fd := int(e.Fd); {
+			case fd == s.lfd:
+				s.accept()
 			default:
-				ec.have += k
-				if n := ec.have / request; n > 0 && c.Kind == "broadcast" {
-					for fd, m := range conns {
-						write(fd, m, answers)
-					}
-				} else if n > 0 {
-					write(fd, ec, answers[:n*len(answers)/c.InFlight])
-				}
-				ec.have %= request
+				s.serve(fd, s.conns[fd], e.Events)
 			}
 		}
+	}
+}
+
+func (s *epollFloor) watch(op, fd int, events uint32) {
+	unix.EpollCtl(s.ep, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
+func (s *epollFloor) accept() {
+	fd, _, err := unix.Accept4(s.lfd, unix.SOCK_NONBLOCK)
+	if err != nil {
+		return
+	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	s.conns[fd] = &epollConn{}
+	s.watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
+}
+
+// serve does what a socket is ready for.
+func (s *epollFloor) serve(fd int, ec *epollConn, events uint32) {
+	if events&unix.EPOLLOUT != 0 && len(ec.left) > 0 {
+		k, _ := rawWrite(fd, ec.left)
+		if ec.left = ec.left[max(k, 0):]; len(ec.left) == 0 {
+			s.watch(unix.EPOLL_CTL_MOD, fd, unix.EPOLLIN)
+		}
+	}
+	if events&^unix.EPOLLOUT == 0 {
+		return
+	}
+	into := s.buf
+	if ec.m != nil {
+		into = ec.m.in[ec.m.have:]
+	}
+	k, errno := rawRead(fd, into)
+	switch {
+	case errno == syscall.EAGAIN:
+	case k <= 0:
+		unix.Close(fd)
+		delete(s.conns, fd)
+	case !ec.open:
+		if bytes.HasSuffix(s.buf[:k], endOfHeader) {
+			ec.open, ec.m = true, newMirror(s.cell)
+			s.write(fd, ec, response)
+		}
+	case ec.m != nil:
+		if out := ec.m.took(k); out != nil {
+			s.write(fd, ec, out)
+		}
+	default:
+		s.answer(fd, ec, k)
+	}
+}
+
+// answer answers what k bytes more make whole, to all if it is a broadcast.
+func (s *epollFloor) answer(fd int, ec *epollConn, k int) {
+	ec.have += k
+	n := ec.have / s.request
+	ec.have %= s.request
+	switch {
+	case n == 0:
+	case s.cell.Kind == "broadcast":
+		for fd, ec := range s.conns {
+			s.write(fd, ec, s.answers)
+		}
+	default:
+		s.write(fd, ec, s.answers[:n*len(s.answers)/s.cell.InFlight])
+	}
+}
+
+func (s *epollFloor) write(fd int, ec *epollConn, p []byte) {
+	if len(ec.left) > 0 {
+		ec.left = append(ec.left, p...)
+		return
+	}
+	n, _ := rawWrite(fd, p)
+	if n = max(n, 0); n < len(p) {
+		ec.left = p[n:len(p):len(p)] // nobody changes it before it is out
+		s.watch(unix.EPOLL_CTL_MOD, fd, unix.EPOLLIN|unix.EPOLLOUT)
 	}
 }
 
