@@ -73,7 +73,7 @@ func TestServers(t *testing.T) {
 
 // What is measured includes who validates UTF-8: this library does.
 func TestUTF8(t *testing.T) {
-	for _, name := range both {
+	for _, name := range ours {
 		v, err := checksUTF8(lib(name), 0)
 		require.NoError(t, err)
 		require.Equal(t, "validated: closed with 1007", v)
@@ -169,13 +169,16 @@ func TestReport(t *testing.T) {
 	c := echoCell(64, 128, 1, "binary")
 	r := &Report{Cells: []Cell{c}, UTF8: map[string]string{}, Versions: map[string]string{}, Results: []*Result{
 		{Cell: c.Name, Server: "floor", Rounds: []Round{{CPU: 1}, {CPU: 2}, {CPU: 4}}},
+		{Cell: c.Name, Server: "floor-epoll", Rounds: []Round{{CPU: 1}, {CPU: 1}, {CPU: 1}}},
+		{Cell: c.Name, Server: "engine", Rounds: []Round{{CPU: 1.1}, {CPU: 1.2}, {CPU: 1.1}}},
 		{Cell: c.Name, Server: "websocket-serve", Rounds: []Round{{CPU: 1}, {CPU: 2.08}, {CPU: 8}}},
 		{Cell: c.Name, Server: "websocket-next", Rounds: []Round{{CPU: 2}, {CPU: 4}, {CPU: 8}}},
 		{Cell: c.Name, Server: "gws", Rounds: []Round{{CPU: 4}, {CPU: 8}, {CPU: 1234.5}}},
 		{Cell: c.Name, Server: "nbio", Error: "no answer"},
 	}}
 	md := r.markdown()
-	require.Contains(t, md, "| echo, binary, 64 × 128 B | CPU ≤ 1.05 × floor | 1.04 | **2.00** |\n")
+	require.Contains(t, md, "| echo, binary, 64 × 128 B | CPU ≤ 1.05 × floor | 1.04 | **2.00** | – |\n")
+	require.Contains(t, md, "| echo, binary, 64 × 128 B | CPU ≤ 1.15 × epoll floor | – | – | 1.10 |\n")
 	require.Contains(t, md, "\n| gws | 8.00 | 4.00 | 1.00 |")
 	require.Contains(t, md, "nbio failed: no answer")
 	require.Less(t, strings.Index(md, "| **websocket-serve** |"), strings.Index(md, "| gws | 8"))

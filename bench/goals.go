@@ -20,12 +20,17 @@ type goal struct {
 
 var (
 	both     = []string{"websocket-serve", "websocket-next"}
+	loops    = []string{"engine"}
+	ours     = append(both[:2:2], loops...)
 	netHTTP  = []string{"gorilla", "coder", "x/net"} // those on top of net/http
 	allocate = func(r Round) float64 { return r.Allocs }
 )
 
 // goals returns those of a cell.
 func (c Cell) goals() (all []goal) {
+	epoll := func(limit float64) {
+		all = append(all, goal{loops, fmt.Sprintf("CPU ≤ %.2f × epoll floor", limit), overEpoll, limit, "%.2f"})
+	}
 	floor := func(limit float64, servers ...string) {
 		all = append(all, goal{servers, fmt.Sprintf("CPU ≤ %.2f × floor", limit), overFloor, limit, "%.2f"})
 	}
@@ -43,8 +48,10 @@ func (c Cell) goals() (all []goal) {
 		all = append(all, goal{both, "CPU ≤ 0.55 × best peer", overPeers, 0.55, "%.2f"})
 	case c.InFlight > 1 && c.Size > 1<<10:
 		floor(1.15, both[0])
+		floor(1.10, loops...)
 	case c.InFlight > 1:
 		floor(1.25, both[0])
+		floor(1.10, loops...)
 	case c.Text != "binary":
 		floor(1.08, both...)
 	case c.Size > 16<<10:
@@ -52,14 +59,21 @@ func (c Cell) goals() (all []goal) {
 	default:
 		floor(1.05, both...)
 	}
+	if c.Kind == "echo" && c.InFlight == 1 && c.Deflate == "" {
+		epoll(1.15)
+	}
 	if c.Kind == "echo" || c.Kind == "client" {
-		all = append(all, goal{both, "no allocation per message", allocations, 0.05, "%.2f"})
+		all = append(all, goal{ours, "no allocation per message", allocations, 0.05, "%.2f"})
 	}
 	return all
 }
 
 func overFloor(c Cell, find func(string) *Result, server string) float64 {
 	return ratio(find(server), find("floor"), cpu)
+}
+
+func overEpoll(c Cell, find func(string) *Result, server string) float64 {
+	return ratio(find(server), find("floor-epoll"), cpu)
 }
 
 func allocations(c Cell, find func(string) *Result, server string) float64 {

@@ -136,12 +136,12 @@ func (r *Report) version(l *library) string {
 // goals is a table of what was reached.
 func (r *Report) goals() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "| cell | goal | Serve | Next |\n|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| cell | goal | Serve | Next | engine |\n|---|---|---|---|---|\n")
 	for _, c := range r.Cells {
 		find := r.find(c.Name)
 		for _, g := range c.goals() {
 			fmt.Fprintf(&b, "| %s | %s |", c.Name, g.text)
-			for _, server := range both {
+			for _, server := range ours {
 				v := math.NaN()
 				if slices.Contains(g.servers, server) {
 					v = g.value(c, find, server)

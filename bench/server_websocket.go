@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/seed-07372d5a/websocket"
+	"github.com/seed-07372d5a/websocket/engine"
 )
 
 func init() {
@@ -18,6 +19,10 @@ func init() {
 	register(&library{
 		name: "websocket-next", kind: "ours", server: websocketServer(websocketNext), client: websocketClient(websocketNext), deflate: true, takeover: true,
 		note: "Server and Conn.Next, answers by Write, or by Queue while input is buffered; broadcast by Prepare and Post",
+	})
+	register(&library{
+		name: "engine", kind: "ours", server: engineServer, deflate: true, takeover: true,
+		note: "package engine with one loop, answers by Queue; broadcast by Prepare and Post",
 	})
 }
 
@@ -48,6 +53,22 @@ func websocketServer(loop websocketLoop) func(l net.Listener, c Cell) error {
 		}
 		return http.Serve(l, s)
 	}
+}
+
+func engineServer(l net.Listener, c Cell) error {
+	e := &engine.Engine{Handler: *websocketEcho, Options: websocket.AcceptOptions{Config: websocketConfig(c)}, Loops: 1}
+	if c.Kind == "broadcast" {
+		var members group[*websocket.Conn]
+		e.Handler = websocket.Handler{
+			Open: members.add,
+			Message: func(_ *websocket.Conn, m websocket.Message) {
+				m = websocket.Prepare(m)
+				members.each(func(conn *websocket.Conn) { conn.Post(m) })
+			},
+			Close: func(conn *websocket.Conn, _ error) { members.remove(conn) },
+		}
+	}
+	return http.Serve(l, e)
 }
 
 func websocketClient(loop websocketLoop) func(addr string, c Cell) error {
