@@ -144,6 +144,12 @@ func (c *conn) turn(buf []byte) (more bool) {
 // fits in one turn.
 func (c *conn) drain(buf []byte, news uint32) (more bool) {
 	end := news&(halfClosed|dead) != 0
+	var large *[largeSize]byte
+	defer func() {
+		if large != nil {
+			largeBuffers.Put(large)
+		}
+	}()
 	for left := turnBytes; left > 0; {
 		if c.paused != 0 && news&dead == 0 {
 			c.paused |= uint8(news &^ writable)
@@ -152,14 +158,19 @@ func (c *conn) drain(buf []byte, news uint32) (more bool) {
 		if c.eof || c.news.Load()&closing != 0 {
 			return false
 		}
-		n, err := c.read(buf)
+		p := buf[:min(len(buf), left)]
+		n, err := c.read(p)
 		switch {
 		case n > 0:
 			left -= c.cost(n)
 			c.heard()
-			c.feed(buf[:n])
-			if n < len(buf) && !end && c.tls == nil { // an end would be another event
+			c.feed(p[:n])
+			if n < len(p) && !end && c.tls == nil { // an end would be another event
 				return false
+			}
+			if large == nil && n == readSize && c.tls == nil { // there is more: fewer calls, and answers leave together
+				large = largeBuffers.Get().(*[largeSize]byte)
+				buf = large[:]
 			}
 		case err == nil:
 			c.heard()

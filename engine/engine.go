@@ -54,7 +54,8 @@ type Engine struct {
 	// by websocket.Conn.Serve. What it queues leaves in one write when the input
 	// that is here is used up. It may block: after 1 to 2 ms its loop goes on
 	// without it, on another goroutine, and only its own connection waits. One
-	// that blocks holds a goroutine and a read buffer of 32 KiB.
+	// that blocks holds a goroutine and a read buffer of 32 KiB, or of 256 KiB
+	// if its peer has sent more than that at once.
 	//
 	// The connections must not be read in any other way, such as by
 	// websocket.Conn.Read, and are closed without waiting for the peer.

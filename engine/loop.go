@@ -16,13 +16,17 @@ import (
 const (
 	batch     = 256              // events that are asked for at a time
 	readSize  = 32 << 10         // bytes of a read buffer
+	largeSize = 256 << 10        // and of one for a connection that has filled that
 	turnBytes = 8 * readSize     // that a connection may send in one turn
 	patience  = time.Millisecond // that a loop has with a handler
 )
 
 // buffers are for reading. A goroutine that runs a loop holds one; a connection
 // that waits holds none.
-var buffers = sync.Pool{New: func() any { return new([readSize]byte) }}
+var (
+	buffers      = sync.Pool{New: func() any { return new([readSize]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeSize]byte) }}
+)
 
 // A loop gives turns to the connections that have something to do. The goroutine
 // that runs it owns it, between turns. During a turn whoever changes turn from
