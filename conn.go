@@ -107,7 +107,9 @@ type Conn struct {
 // A transport that does not block returns syscall.EAGAIN from Write for what it
 // does not take, and whoever drives it calls Flush when it takes more. One whose
 // SetWriteDeadline returns os.ErrNoDeadline is not asked for deadlines any more,
-// which saves time and memory.
+// which saves time and memory. If it has a method NeverBlocks(), and takes writes
+// from any goroutine, then Post writes at once; else, to any transport but a
+// socket, on a goroutine of its own.
 func NewConn(nc net.Conn, p Params) *Conn { return newConn(nc, p, nil) }
 
 // newConn is NewConn for a connection whose context, if base is not nil, has the
@@ -128,6 +130,7 @@ func newConn(nc net.Conn, p Params, base context.Context) *Conn {
 	c.watch, o.watch = o.on.watches()
 	c.machine = machine{client: p.Client, limit: o.on.profile.readLimit}
 	c.compress(p)
+	_, o.eager = nc.(interface{ NeverBlocks() })
 	c.startKeepAlive()
 	return c
 }

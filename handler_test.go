@@ -327,6 +327,31 @@ func TestFeedBacklog(t *testing.T) {
 	})
 }
 
+type neverBlocks struct{ nonblocking }
+
+func (*neverBlocks) NeverBlocks() {}
+
+// Post over a transport that never blocks has written when it returns, as far as
+// the transport takes it; the rest leaves by Flush, behind nothing and before
+// what comes later.
+func TestPostNeverBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := memnet.Pipe(1)
+		nb := &neverBlocks{nonblocking{Conn: a, room: 8}}
+		c := NewConn(nb, Params{Config: quiet})
+		defer c.CloseNow()
+		require.NoError(t, c.Post(Text("one")))
+		require.Equal(t, string(frames(text, "one")), nb.out.String())
+		require.NoError(t, c.Post(Text("two")))
+		require.Equal(t, string(frames(text, "one", text, "two"))[:8], nb.out.String())
+		require.NoError(t, c.Post(Text("three")))
+		synctest.Wait()
+		nb.give(1000)
+		require.NoError(t, c.Flush(bg))
+		require.Equal(t, string(frames(text, "one", text, "two", text, "three")), nb.out.String())
+	})
+}
+
 // Flush on writability tries again even if another goroutine is about to be told
 // that the transport would block: nobody would call it again.
 func TestFlushMeetsWrite(t *testing.T) {

@@ -42,6 +42,7 @@ type outbox struct {
 	usual  int32         // the size of the last batch: the next buffer has room for it
 	line   int32         // how many are in until: they write what waits
 	busy   bool          // somebody is writing fly
+	eager  bool          // the transport never blocks, whoever writes
 	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
 	kicked bool          // a goroutine is flushing what was posted
 	stream bool          // a streaming Writer owns the message slot
@@ -493,13 +494,17 @@ func (o *outbox) idle() bool {
 	return o.on.raw != nil && o.why == nil && !o.busy && !o.kicked && o.line == 0 && o.fly == nil
 }
 
-// kick writes what waits as far as the socket takes it at once, and tells
+// kick writes what waits as far as the transport takes it at once, and tells
 // whether a goroutine is to be started that drains the rest.
 func (o *outbox) kick() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.buf != nil && o.idle() {
+	switch {
+	case o.buf == nil || o.busy || o.kicked || o.line > 0 || o.fly != nil || o.why != nil:
+	case o.on.raw != nil:
 		o.try(nil)
+	case o.eager:
+		o.batch(context.Background(), nil)
 	}
 	if o.kicked || o.cut || o.done == o.last {
 		return false

@@ -349,6 +349,9 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
+// NeverBlocks lets Post write without a goroutine.
+func (c *conn) NeverBlocks() {}
+
 // writeFD writes until all is out or the system takes no more.
 func (c *conn) writeFD(p []byte) (n int, err error) {
 	for n < len(p) {
