@@ -43,7 +43,7 @@ func TestRun(t *testing.T) {
 			n++
 		}
 	}
-	require.GreaterOrEqual(t, n, 6*4+4+2*2+2, report)
+	require.GreaterOrEqual(t, n, 6*4+4+2*4+2, report)
 	member := regexp.MustCompile(`bytes of a membership with presence \| (\d+) `).FindStringSubmatch(report)
 	bytes, err := strconv.Atoi(member[1])
 	require.NoError(t, err)

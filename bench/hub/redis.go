@@ -150,24 +150,34 @@ func (n *node) reach(to *node, length time.Duration, inFlight int) (t turn, err 
 	if to == n {
 		other = nil
 	}
-	payload := websocket.Text(strings.Repeat("x", 128))
+	payload := strings.Repeat("x", 120)
+	number, got := 0, map[*node]int{}
+	next := func(n *node) error {
+		m, err := n.client.Next(ctx)
+		if err == nil && string(m.Data) != fmt.Sprintf("%s%08d", payload, got[n]) {
+			err = fmt.Errorf("message %d is %q", got[n], m.Data)
+		}
+		got[n]++
+		return err
+	}
 	var took []time.Duration
 	begun := time.Now()
 	for time.Since(begun) < length {
 		sent := time.Now()
 		for range inFlight {
-			if err := n.hub.Send(news, payload); err != nil {
+			if err := n.hub.Send(news, websocket.Text(fmt.Sprintf("%s%08d", payload, number))); err != nil {
 				return t, err
 			}
+			number++
 		}
 		for range inFlight {
-			if _, err := to.client.Next(ctx); err != nil {
+			if err := next(to); err != nil {
 				return t, err
 			}
 		}
 		took = append(took, time.Since(sent))
 		for i := 0; other != nil && i < inFlight; i++ {
-			if _, err := other.client.Next(ctx); err != nil {
+			if err := next(other); err != nil {
 				return t, err
 			}
 		}
