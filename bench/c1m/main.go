@@ -2,14 +2,16 @@
 
 // c1m opens as many idle connections as the machine's limits allow, to one library
 // after the other, and prints what each costs: memory of the server's process,
-// memory of the kernel, and goroutines. From the directory bench:
+// memory of the kernel, and goroutines; live, and then as a table. From the
+// directory bench:
 //
 //	go run ./c1m
+//	go run ./c1m -pairs 6      # with 20,000 descriptors a process: 100,000 connections
 //
 // A process has no more descriptors than ulimit -n says, so connections are spread
 // over pairs of processes, a server and its client, each pair with 127.0.x.y
 // addresses of its own. -pairs says how many, -n how many connections a pair has at
-// most, -lib which libraries.
+// most, -lib which libraries. It says which limit there was, and how to raise it.
 package main
 
 import (
@@ -43,51 +45,81 @@ type server struct {
 var servers []server
 
 func main() {
-	if role := os.Getenv("C1M_ROLE"); role != "" {
-		log.SetFlags(0)
-		raiseLimit()
-		if role == "client" {
-			client()
-			return
-		}
-		serve(role)
+	log.SetFlags(0)
+	if role() {
 		return
 	}
-	pairs := flag.Int("pairs", 1, "pairs of processes")
-	most := flag.Int("n", 0, "connections of a pair; 0: as many as its descriptors allow")
+	o := options{settle: time.Second}
+	flag.IntVar(&o.pairs, "pairs", 1, "pairs of processes")
+	flag.IntVar(&o.most, "n", 0, "connections of a pair; 0: as many as its descriptors allow")
 	libs := flag.String("lib", "engine,Server,gorilla,gws,nbio", "libraries")
 	flag.Parse()
-	limit := raiseLimit()
-	n := int(min(limit, 1<<20)) - 200
-	why := fmt.Sprintf("descriptors of a process: %d (ulimit -n, and fs.nr_open above it); more processes with -pairs", limit)
-	if ports := 28_000 * 200; n > ports {
-		n = ports
+	o.libs = strings.Split(*libs, ",")
+	if err := o.run(os.Stdout); err != nil {
+		log.Fatal(err)
 	}
-	if *most > 0 && *most < n {
-		n, why = *most, "-n"
+}
+
+// role is main for servers and clients.
+func role() bool {
+	role := os.Getenv("C1M_ROLE")
+	switch role {
+	case "":
+		return false
+	case "client":
+		raiseLimit()
+		client()
+	default:
+		raiseLimit()
+		serve(role)
 	}
-	if room := available() / (16 << 10) / *pairs; room < n {
-		n, why = room, "memory: 16 KiB are set aside for a connection with its client"
+	return true
+}
+
+type options struct {
+	pairs, most int
+	libs        []string
+	settle      time.Duration // before it is looked at what a server holds
+}
+
+// memory is what is set aside for a connection, its client and their sockets.
+const memory = 32 << 10
+
+// limit returns how many connections a pair may have, and why not more.
+func (o *options) limit() (n int, why string) {
+	descriptors := raiseLimit()
+	n = int(min(descriptors, 1<<20)) - 200
+	why = fmt.Sprintf("descriptors of a process: %d; more processes with -pairs, or raise ulimit -n, and fs.nr_open above it", descriptors)
+	if o.most > 0 && o.most < n {
+		n, why = o.most, "-n"
 	}
-	fmt.Printf("%s, %d CPUs, %d MiB available; %d pairs of %d connections\nlimited by %s\n",
-		runtime.Version(), runtime.NumCPU(), available()>>20, *pairs, n, why)
+	if room := available() / memory / o.pairs; room < n {
+		n, why = room, fmt.Sprintf("memory: %d KiB are set aside for a connection with its client", memory>>10)
+	}
+	return n, why
+}
+
+func (o *options) run(w io.Writer) error {
+	n, why := o.limit()
+	fmt.Fprintf(w, "%s, %d CPUs, %d MiB available; %d pairs of %d connections\nlimited by %s\n",
+		runtime.Version(), runtime.NumCPU(), available()>>20, o.pairs, n, why)
 	var rows []row
 	for _, s := range servers {
-		if !slices.Contains(strings.Split(*libs, ","), s.name) {
+		if !slices.Contains(o.libs, s.name) {
 			continue
 		}
-		r, err := measure(s.name, *pairs, n)
+		r, err := o.measure(w, s.name, n)
 		if err != nil {
-			log.Fatalf("%s: %v", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		rows = append(rows, r)
-		fmt.Printf("  %s: done\n", s.name)
 	}
-	fmt.Println("\n| server | idle connections | heap and stacks, bytes each | resident, bytes each | goroutines each | kernel, bytes a socket |")
-	fmt.Println("|---|---:|---:|---:|---:|---:|")
+	fmt.Fprintln(w, "\n| server | idle connections | heap and stacks, bytes each | resident, bytes each | goroutines each | kernel, bytes a socket |")
+	fmt.Fprintln(w, "|---|---:|---:|---:|---:|---:|")
 	for _, r := range rows {
-		fmt.Printf("| %s | %d | %.0f | %.0f | %.3f | %.0f |\n", r.name, r.n, r.heap, r.resident, r.goroutines, r.kernel)
+		fmt.Fprintf(w, "| %s | %d | %.0f | %.0f | %.3f | %.0f |\n", r.name, r.n, r.heap, r.resident, r.goroutines, r.kernel)
 	}
+	return nil
 }
 
 // A row is of the table; all but n is per connection.
@@ -128,8 +160,9 @@ func (p *process) line() (string, error) {
 	return strings.TrimSpace(s), err
 }
 
-func (p *process) ask() (s state, err error) {
-	if _, err = io.WriteString(p.in, "\n"); err != nil {
+// ask asks what a server's process holds: live, or exact, after a while.
+func (p *process) ask(what string, after time.Duration) (s state, err error) {
+	if _, err = fmt.Fprintln(p.in, what, after); err != nil {
 		return s, err
 	}
 	line, err := p.line()
@@ -144,8 +177,8 @@ func (p *process) stop() {
 	p.cmd.Wait()
 }
 
-// measure opens n connections of each of some pairs.
-func measure(name string, pairs, n int) (r row, err error) {
+// measure opens n connections of each pair.
+func (o *options) measure(w io.Writer, name string, n int) (r row, err error) {
 	r.name = name
 	slab := meminfo("Slab")
 	var before, after state
@@ -155,7 +188,7 @@ func measure(name string, pairs, n int) (r row, err error) {
 			p.stop()
 		}
 	}()
-	for i := range pairs {
+	for i := range o.pairs {
 		srv, err := start(name)
 		if err != nil {
 			return r, err
@@ -171,7 +204,7 @@ func measure(name string, pairs, n int) (r row, err error) {
 		}
 		warm.line()
 		warm.stop()
-		base, err := srv.ask()
+		base, err := srv.ask("exact", o.settle)
 		if err != nil {
 			return r, err
 		}
@@ -180,32 +213,50 @@ func measure(name string, pairs, n int) (r row, err error) {
 			return r, err
 		}
 		all = append(all, cl)
-		line, err := cl.line()
+		k, why, err := live(w, name, r.n, after, srv, cl)
 		if err != nil {
 			return r, err
 		}
-		opened, why, _ := strings.Cut(line, " ")
-		k, err := strconv.Atoi(opened)
-		if err != nil {
-			return r, errors.New(line)
-		}
 		if why != "" {
-			fmt.Printf("  %s: stopped at %d: %s\n", name, k, why)
+			fmt.Fprintf(w, "  %s: stopped at %d: %s\n", name, k, why)
 		}
-		full, err := srv.ask()
+		full, err := srv.ask("exact", o.settle)
 		if err != nil {
 			return r, err
 		}
 		r.n += k
 		before.add(base)
 		after.add(full)
-		fmt.Printf("  %s: %d connections, %d MiB\n", name, r.n, after.Resident>>20)
 	}
 	each := func(a, b int) float64 { return float64(a-b) / float64(max(r.n, 1)) }
 	r.heap, r.resident = each(after.Heap, before.Heap), each(after.Resident, before.Resident)
 	r.goroutines = each(after.Goroutines, before.Goroutines)
 	r.kernel = each(meminfo("Slab"), slab) / 2
 	return r, nil
+}
+
+// live prints what a pair is doing until its connections are open, beside those
+// of the pairs before.
+func live(w io.Writer, name string, open int, held state, srv, cl *process) (k int, why string, err error) {
+	for {
+		line, err := cl.line()
+		if err != nil {
+			return 0, "", err
+		}
+		count, rest, _ := strings.Cut(line, " ")
+		if k, err = strconv.Atoi(count); err != nil {
+			return 0, "", errors.New(line)
+		}
+		now, err := srv.ask("live", 0)
+		if err != nil {
+			return 0, "", err
+		}
+		now.add(held)
+		fmt.Fprintf(w, "  %s: %d connections, %d MiB, %d goroutines\n", name, open+k, now.Resident>>20, now.Goroutines)
+		if rest != "..." {
+			return k, rest, nil
+		}
+	}
 }
 
 func (s *state) add(t state) {
@@ -225,12 +276,16 @@ func serve(name string) {
 	fmt.Println(l.Addr())
 	in := bufio.NewReader(os.Stdin)
 	for {
-		if _, err := in.ReadString('\n'); err != nil {
+		what, err := in.ReadString('\n')
+		if err != nil {
 			return
 		}
-		time.Sleep(time.Second) // what ends by itself has ended
-		for range 3 {
-			debug.FreeOSMemory()
+		if after, ok := strings.CutPrefix(strings.TrimSpace(what), "exact "); ok {
+			settle, _ := time.ParseDuration(after)
+			time.Sleep(settle) // what ends by itself has ended
+			for range 3 {
+				debug.FreeOSMemory()
+			}
 		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
@@ -239,8 +294,8 @@ func serve(name string) {
 	}
 }
 
-// client is a client's process: it opens connections, says how many, and holds
-// them until its input ends.
+// client is a client's process: it opens connections, says how many, now and then
+// and when it is done, and holds them until its input ends.
 func client() {
 	addr, pair := os.Args[1], 0
 	n, _ := strconv.Atoi(os.Args[2])
@@ -261,7 +316,20 @@ func client() {
 			}
 		})
 	}
-	all.Wait()
+	done := make(chan bool)
+	go func() {
+		all.Wait()
+		close(done)
+	}()
+	for tick := time.Tick(time.Second); ; {
+		select {
+		case <-tick:
+			fmt.Println(max(int(next.Load())-16, 0), "...")
+			continue
+		case <-done:
+		}
+		break
+	}
 	opened := 0
 	for _, nc := range conns {
 		if nc != nil {
