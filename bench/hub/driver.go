@@ -55,14 +55,15 @@ func drive(j job) error {
 		return fmt.Errorf("%d members: %w", len(d.links), err)
 	}
 	if j.Sleepers > 0 { // until what they do not read has filled everything
-		for range 4*tight/j.Size + 30 {
+		for range 2*tight/j.Size + 20 {
 			if err := d.send(); err != nil {
 				return err
 			}
 		}
 		if find(j.Server).answer != nil {
-			if dropped, err := d.server.ask("dropped"); err != nil || dropped == "0" {
-				return fmt.Errorf("who sleeps is not full: %v", err)
+			dropped, err := d.server.ask("dropped")
+			if n, _ := strconv.Atoi(dropped); err != nil || n < j.Sleepers {
+				return fmt.Errorf("who sleeps is not full: %s dropped, %v", dropped, err)
 			}
 		}
 	}
