@@ -377,6 +377,12 @@ func (c *conn) follow(p []byte) {
 			p = p[n:]
 			continue
 		}
+		if x == nil || len(x.head) == 0 {
+			if n := plainFrame(p); n > 0 {
+				p = p[n:]
+				continue
+			}
+		}
 		head, had := p, 0
 		if x != nil && len(x.head) > 0 {
 			had = len(x.head)
@@ -407,6 +413,22 @@ func (c *conn) follow(p []byte) {
 		x.left = h.Len
 	}
 	c.tidy()
+}
+
+// plainFrame is how long the frame at the beginning of p is if it is what most are:
+// whole, below 64 KiB, data and not masked; else 0.
+func plainFrame(p []byte) int {
+	if len(p) < 4 || websocket.Opcode(p[0]&0x0f) >= websocket.OpClose || p[1] > 126 {
+		return 0
+	}
+	n := 2 + int(p[1])
+	if p[1] == 126 {
+		n = 4 + int(p[2])<<8 + int(p[3])
+	}
+	if n > len(p) {
+		return 0
+	}
+	return n
 }
 
 // tidy lets go of extra if nothing is in it.
