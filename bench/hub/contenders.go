@@ -193,9 +193,9 @@ func rate(members []*hub.Member, f func(*hub.Member)) float64 {
 	return float64(n) / (cpuTime() - before)
 }
 
-// weigh has all members join ten rooms, and leave them.
+// weigh has all members join ten rooms, or more if they are few, and leave them.
 func weigh(members []*hub.Member, namespace string) float64 {
-	rooms := make([]hub.Room, 10)
+	rooms := make([]hub.Room, min(max(10, 10_000/len(members)), 90)) // a member may be in 100
 	for i := range rooms {
 		rooms[i] = hub.Room{Namespace: namespace, Name: fmt.Sprint("room", i)}
 	}

@@ -54,18 +54,8 @@ func drive(j job) error {
 	if err = d.connect(); err != nil {
 		return fmt.Errorf("%d members: %w", len(d.links), err)
 	}
-	if j.Sleepers > 0 { // until what they do not read has filled everything
-		for range 2*tight/j.Size + 20 {
-			if err := d.send(); err != nil {
-				return err
-			}
-		}
-		if find(j.Server).answer != nil {
-			dropped, err := d.server.ask("dropped")
-			if n, _ := strconv.Atoi(dropped); err != nil || n < j.Sleepers {
-				return fmt.Errorf("who sleeps is not full: %s dropped, %v", dropped, err)
-			}
-		}
+	if err = d.fill(); err != nil {
+		return err
 	}
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
@@ -87,6 +77,28 @@ func drive(j job) error {
 		fmt.Println(string(b))
 	}
 	return nil
+}
+
+// fill sends until what those that sleep do not read has filled everything.
+func (d *driver) fill() error {
+	if d.Sleepers == 0 {
+		return nil
+	}
+	for range 10 {
+		for range tight/d.Size + 20 {
+			if err := d.send(); err != nil {
+				return err
+			}
+		}
+		dropped, err := d.server.ask("dropped")
+		if err != nil {
+			return err
+		}
+		if n, _ := strconv.Atoi(dropped); n > 5*d.Sleepers {
+			return nil
+		}
+	}
+	return errors.New("who sleeps is not full")
 }
 
 // connect opens the connections; each is a member when it has been told something.
