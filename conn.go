@@ -89,7 +89,6 @@ type Conn struct {
 	reading atomic.Bool  // a goroutine is in a reading call
 	calling atomic.Bool  // a callback runs
 	serving atomic.Bool  // Serve runs: what handlers queue is flushed when the input is used up
-	within  atomic.Bool  // and a handler within a call of raw's, for which Close would wait
 	fed     atomic.Bool  // input comes by Feed
 	over    atomic.Bool  // nothing will be read any more
 	heard   atomic.Int64 // when the peer was last heard, since epoch
@@ -130,7 +129,6 @@ func newConn(nc net.Conn, p Params, base context.Context) *Conn {
 	c.watch, o.watch = o.on.watches()
 	c.machine = machine{client: p.Client, limit: o.on.profile.readLimit}
 	c.compress(p)
-	_, o.eager = nc.(interface{ NeverBlocks() })
 	c.startKeepAlive()
 	return c
 }
@@ -359,10 +357,8 @@ func (c *Conn) end(why error) error {
 	if !first {
 		return err
 	}
-	if c.within.Load() {
-		c.out.on.raw.hangUp()
-	} else {
-		closeTransport(c.out.on.nc)
+	if raw := o.on.raw; raw == nil || !raw.hangUp() {
+		closeTransport(o.on.nc)
 	}
 	c.pinger.Load().stop()
 	if closing != nil {

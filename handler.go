@@ -98,8 +98,6 @@ func (c *Conn) serveHere(ctx context.Context, h *Handler, n int) (err error) {
 	c.heard.Store(int64(sinceEpoch()))
 	c.rest = c.in.b[:n]
 	c.resize(n)
-	c.within.Store(true)
-	defer c.within.Store(false)
 	if err = c.eatWhole(h); err == nil && len(c.rest) == 0 {
 		err = c.beforeWaiting(ctx)
 	}

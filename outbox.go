@@ -39,10 +39,8 @@ type outbox struct {
 	fly    *buffer       // the batch under way, or the rest of one that the transport did not take
 	last   uint64        // frames ever added to buf
 	done   uint64        // the last of those that are out
-	usual  int32         // the size of the last batch: the next buffer has room for it
 	line   int32         // how many are in until: they write what waits
 	busy   bool          // somebody is writing fly
-	eager  bool          // the transport never blocks, whoever writes
 	stuck  bool          // the transport would block; whoever drives it calls flush when it does not
 	kicked bool          // a goroutine is flushing what was posted
 	stream bool          // a streaming Writer owns the message slot
@@ -124,9 +122,6 @@ func (o *outbox) message(m *Message, packed []byte) {
 		return
 	}
 	o.last++
-	if o.buf == nil {
-		o.buf = borrow(max(int(o.usual), MaxHeaderSize+len(m.Data)))
-	}
 	if o.zip != nil && o.zip.wants(m) {
 		var b *buffer
 		if packed == nil && m.prepared == nil && o.zip.window != nil {
@@ -147,7 +142,11 @@ func (o *outbox) message(m *Message, packed []byte) {
 
 // appendMessage appends a whole message to b.
 func (o *outbox) appendMessage(b *buffer, m *Message, rsv byte, payload []byte) *buffer {
-	b = b.grow(MaxHeaderSize + len(payload))
+	n := MaxHeaderSize + len(payload)
+	if b != nil && cap(b.b)-len(b.b) < n && cap(b.b) < large {
+		n = max(n, 4*cap(b.b)-len(b.b)) // where there are many, more will follow
+	}
+	b = b.grow(n)
 	switch {
 	case m.prepared != nil && rsv == 0 && !o.on.profile.client:
 		b.b = append(b.b, m.prepared.frame...)
@@ -503,8 +502,10 @@ func (o *outbox) kick() bool {
 	case o.buf == nil || o.busy || o.kicked || o.line > 0 || o.fly != nil || o.why != nil:
 	case o.on.raw != nil:
 		o.try(nil)
-	case o.eager:
-		o.batch(context.Background(), nil)
+	default:
+		if _, ok := o.on.nc.(interface{ NeverBlocks() }); ok {
+			o.batch(context.Background(), nil)
+		}
 	}
 	if o.kicked || o.cut || o.done == o.last {
 		return false
@@ -521,7 +522,7 @@ func (o *outbox) try(tail []byte) {
 		b = borrow(0)
 	}
 	o.fly, o.buf = b, nil
-	o.launch()
+	o.fly.end = o.last
 	o.busy = true
 	o.mu.Unlock()
 	n, k := len(b.b), 0
@@ -543,18 +544,12 @@ func (o *outbox) try(tail []byte) {
 	o.fly.b = append(o.fly.b, tail[k:]...)
 }
 
-// launch begins a batch.
-func (o *outbox) launch() {
-	o.fly.end = o.last
-	o.usual = int32(min(len(o.fly.b), large))
-}
-
 // batch writes what waits, and tail behind it. The lock is held when it is
 // called and when it returns, and not in between.
 func (o *outbox) batch(ctx context.Context, tail []byte) error {
 	if o.fly == nil {
 		o.fly, o.buf = o.buf, nil
-		o.launch()
+		o.fly.end = o.last
 	}
 	b := o.fly
 	o.busy = true

@@ -16,7 +16,7 @@ func (*socket) serve(context.Context, *Handler) {}
 
 func (*socket) served() {}
 
-func (*socket) hangUp() { panic("unreachable") }
+func (*socket) hangUp() bool { panic("unreachable") }
 
 func (*socket) read(*Conn, []byte) (int, error) { panic("unreachable") }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -24,9 +25,10 @@ type socket struct {
 
 	// What Serve wants done with input before the next wait; nil if the system
 	// does not tell when there is no more.
-	h     *Handler
-	ctx   context.Context
-	asked bool // for that
+	h      *Handler
+	ctx    context.Context
+	asked  bool        // for that
+	within atomic.Bool // serveHere runs, within a call that Close would wait for
 
 	// One call's.
 	c   *Conn  // whose input buffer p is; nil if it is another's
@@ -108,7 +110,10 @@ func (r *socket) attempt(fd uintptr) bool {
 	case last && r.c != nil:
 		n := r.n
 		r.n = 0
-		if r.err = r.c.serveHere(r.ctx, r.h, n); r.err == nil && len(r.c.rest) == 0 {
+		r.within.Store(true)
+		r.err = r.c.serveHere(r.ctx, r.h, n)
+		r.within.Store(false)
+		if r.err == nil && len(r.c.rest) == 0 && !r.c.over.Load() {
 			r.letGo()
 			return false
 		}
@@ -142,10 +147,14 @@ func (r *socket) letGo() {
 	}
 }
 
-// hangUp ends the connection for the peer, and for those who read and write,
-// while serveHere runs: Close would wait for read to return.
-func (r *socket) hangUp() {
+// hangUp ends the connection for the peer, and for those who read and write, if
+// serveHere runs: then Serve closes it. Else it returns false.
+func (r *socket) hangUp() bool {
+	if !r.within.Load() {
+		return false
+	}
 	r.rc.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+	return true
 }
 
 // A rawWrite is an attempt to write that does not wait.
