@@ -27,7 +27,8 @@ const (
 	maxPublish  = 5 * time.Second
 	firstRetry  = 50 * time.Millisecond
 	lastRetry   = 2 * time.Second
-	maxAbsence  = 3 * time.Second // of other machines, when the broker is back
+	minAbsence  = 500 * time.Millisecond // of other machines, when the broker is back: to connect and subscribe
+	maxAbsence  = 4 * time.Second        // and with the pauses between their attempts
 
 	beatEvery = 5 * time.Second // how often a machine says that it is alive
 	beatLimit = 3 * beatEvery   // after which it is taken for dead
@@ -289,7 +290,8 @@ func (l *link) outage() time.Time {
 
 // absence is for how long others may yet be without the broker: what is sent
 // before they have subscribed again is lost to them. When it was gone for d, the
-// pauses between their attempts have grown to 3*d at most.
+// pauses between their attempts have grown to 3*d at most, and the attempt that
+// succeeds takes a moment.
 func (l *link) absence() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -297,7 +299,7 @@ func (l *link) absence() time.Duration {
 	if !l.down {
 		found = l.back
 	}
-	return min(3*found.Sub(l.went), maxAbsence) - time.Since(found)
+	return min(3*found.Sub(l.went)+minAbsence, maxAbsence) - time.Since(found)
 }
 
 // settle ends an outage, unless there has been another one.

@@ -313,11 +313,6 @@ func TestRecovery(t *testing.T) {
 			v.more(gaps[i], event{Type: "gap"})
 		}
 		late.until(event{Type: "gap"})
-		for i := range all { // what has waited arrives late
-			for _, v := range all {
-				v.until(event{Type: "message", Server: i + 1, Text: fmt.Sprint("alone ", i)})
-			}
-		}
 		flows(t, ada, ben, cleo, late)
 		for _, v := range all {
 			v.untilOnline("Ada Ben Cleo")
