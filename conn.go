@@ -107,8 +107,8 @@ type Conn struct {
 // does not take, and whoever drives it calls Flush when it takes more. One whose
 // SetWriteDeadline returns os.ErrNoDeadline is not asked for deadlines any more,
 // which saves time and memory. If it has a method NeverBlocks(), and takes writes
-// from any goroutine, then it is treated as a socket is: Post, and Queue with a
-// large message, write at once what it takes.
+// from any goroutine, then Post writes at once; else, to any transport but a
+// socket, on a goroutine of its own.
 func NewConn(nc net.Conn, p Params) *Conn { return newConn(nc, p, nil) }
 
 // newConn is NewConn for a connection whose context, if base is not nil, has the

@@ -273,8 +273,8 @@ func (o *outbox) queuePacked(m *Message, packed []byte) (err error) {
 	return err
 }
 
-// now is message for a large one, which is not copied as far as the transport
-// takes it at once.
+// now is message for a large one, which is not copied as far as the socket takes
+// it at once.
 func (o *outbox) now(m *Message) {
 	payload := m.Data
 	if o.last++; m.prepared != nil {
@@ -488,9 +488,9 @@ func (o *outbox) drain() {
 	o.kicked = false
 }
 
-// idle tells whether nobody writes, if the transport is one to try.
+// idle tells whether nobody writes to the socket, if it is one.
 func (o *outbox) idle() bool {
-	return o.why == nil && !o.busy && !o.kicked && o.line == 0 && o.fly == nil && (o.on.raw != nil || o.on.neverBlocks())
+	return o.on.raw != nil && o.why == nil && !o.busy && !o.kicked && o.line == 0 && o.fly == nil
 }
 
 // kick writes what waits as far as the transport takes it at once, and tells
@@ -498,8 +498,14 @@ func (o *outbox) idle() bool {
 func (o *outbox) kick() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.buf != nil && o.idle() {
+	switch {
+	case o.buf == nil || o.busy || o.kicked || o.line > 0 || o.fly != nil || o.why != nil:
+	case o.on.raw != nil:
 		o.try(nil)
+	default:
+		if _, ok := o.on.nc.(interface{ NeverBlocks() }); ok {
+			o.batch(context.Background(), nil)
+		}
 	}
 	if o.kicked || o.cut || o.done == o.last {
 		return false
@@ -508,7 +514,7 @@ func (o *outbox) kick() bool {
 	return true
 }
 
-// try is batch without waiting, and without a verdict: what the transport does not
+// try is batch without waiting, and without a verdict: what the socket does not
 // take, for whatever reason, is left to the next batch.
 func (o *outbox) try(tail []byte) {
 	b := o.buf
@@ -521,10 +527,10 @@ func (o *outbox) try(tail []byte) {
 	o.mu.Unlock()
 	n, k := len(b.b), 0
 	if n > 0 {
-		n = o.on.tryWrite(b.b, len(tail) > 0)
+		n = o.on.raw.tryWrite(b.b, len(tail) > 0)
 	}
 	if n == len(b.b) && len(tail) > 0 {
-		k = o.on.tryWrite(tail, false)
+		k = o.on.raw.tryWrite(tail, false)
 	}
 	o.mu.Lock()
 	o.busy = false

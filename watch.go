@@ -55,23 +55,6 @@ func (t *transport) own(ctx context.Context) bool {
 	return l != nil && l.ctx == ctx
 }
 
-// neverBlocks tells whether it says so: see NewConn.
-func (t *transport) neverBlocks() bool {
-	_, ok := t.nc.(interface{ NeverBlocks() })
-	return ok
-}
-
-// tryWrite writes what of p can be written without waiting, and returns how much
-// that was; more tells that another part follows. It is for bare sockets, and for
-// those that never block.
-func (t *transport) tryWrite(p []byte, more bool) int {
-	if t.raw != nil {
-		return t.raw.tryWrite(p, more)
-	}
-	n, _ := t.nc.Write(p)
-	return n
-}
-
 // watches are those of the two directions; nil if the transport has no deadlines,
 // as one that does not block.
 func (t *transport) watches() (in, out *watch) {
