@@ -530,7 +530,11 @@ func (c *Conn) collect(p piece) (m Message, ok bool, err error) {
 	case c.inPlace(p.data):
 		c.msg.b = c.msg.b[:len(c.msg.b)+len(p.data)]
 	default:
-		c.msg = c.msg.grow(len(p.data))
+		n := len(p.data)
+		if c.msg == nil { // room for the rest of the frame, if a good part is here
+			n = int(min(int64(n)+c.machine.room(), 4*int64(n)))
+		}
+		c.msg = c.msg.grow(n)
 		c.msg.b = append(c.msg.b, p.data...)
 	}
 	c.kind, c.whole = MessageType(p.op), p.last
@@ -597,7 +601,7 @@ func (c *Conn) endStream() {
 
 const (
 	minRead = 4 << 10   // the first buffer to read into, in bytes
-	maxRead = 256 << 10 // and the largest: a message that fits is not copied
+	maxRead = 512 << 10 // and the largest: a message that fits is not copied
 )
 
 // fill reads more input: into a borrowed buffer, of a size that follows the
