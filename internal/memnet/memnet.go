@@ -262,8 +262,8 @@ func (d *deadline) set(t time.Time) {
 		d.timer.Stop()
 		d.timer = nil
 	}
-	if !t.IsZero() {
-		d.timer = time.AfterFunc(time.Until(t), func() {
+	if left := time.Until(t); left > 0 {
+		d.timer = time.AfterFunc(left, func() {
 			d.h.mu.Lock()
 			defer d.h.mu.Unlock()
 			d.h.moved.Broadcast()
