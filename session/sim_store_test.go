@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -25,25 +24,8 @@ import (
 // reached, does what it says it has not done, and is lost. SESSION_SEEDS and
 // SESSION_SEED are as for TestSimulation.
 func TestSimulationServers(t *testing.T) {
-	seeds, first := 200, 1
-	if raceEnabled {
-		seeds = 30
-	}
-	if n, err := strconv.Atoi(os.Getenv("SESSION_SEEDS")); err == nil {
-		seeds = n
-	}
-	if n, err := strconv.Atoi(os.Getenv("SESSION_SEED")); err == nil {
-		seeds, first = 1, n
-	}
 	var sum moved
-	for seed := first; seed < first+seeds; seed++ {
-		ok := t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { simulateServers(t, uint64(seed), &sum) })
-		})
-		if !ok {
-			t.Fatalf("SESSION_SEED=%d shows it", seed)
-		}
-	}
+	seeds := eachSeed(t, func(t *testing.T, seed uint64) { simulateServers(t, seed, &sum) })
 	t.Logf("%+v", sum)
 	if seeds >= 50 { // or the script is of no use
 		require.Greater(t, sum.Resumed, 2*seeds)

@@ -27,6 +27,21 @@ import (
 // others come with the same token; and servers are restarted and forget.
 // SESSION_SEEDS says how many seeds, SESSION_SEED which one alone.
 func TestSimulation(t *testing.T) {
+	var sum simulated
+	seeds := eachSeed(t, func(t *testing.T, seed uint64) { simulate(t, seed, &sum) })
+	t.Logf("%+v", sum)
+	if seeds >= 50 { // or the script is of no use
+		require.Greater(t, sum.connections, 3*seeds)
+		require.Greater(t, sum.sessions, seeds+seeds/4)
+		require.Greater(t, sum.lostSessions, seeds/4)
+		require.Greater(t, sum.arrived, 50*seeds)
+		require.Greater(t, sum.missing, 0)
+		require.Greater(t, sum.answered, 10*seeds)
+	}
+}
+
+// eachSeed runs f in a bubble for every seed, and returns how many there were.
+func eachSeed(t *testing.T, f func(t *testing.T, seed uint64)) (seeds int) {
 	seeds, first := 200, 1
 	if raceEnabled {
 		seeds = 30
@@ -37,24 +52,15 @@ func TestSimulation(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("SESSION_SEED")); err == nil {
 		seeds, first = 1, n
 	}
-	var sum simulated
 	for seed := first; seed < first+seeds; seed++ {
 		ok := t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { simulate(t, uint64(seed), &sum) })
+			synctest.Test(t, func(t *testing.T) { f(t, uint64(seed)) })
 		})
 		if !ok {
 			t.Fatalf("SESSION_SEED=%d shows it", seed)
 		}
 	}
-	t.Logf("%+v", sum)
-	if seeds >= 50 { // or the script is of no use
-		require.Greater(t, sum.connections, 3*seeds)
-		require.Greater(t, sum.sessions, seeds+seeds/4)
-		require.Greater(t, sum.lostSessions, seeds/4)
-		require.Greater(t, sum.arrived, 50*seeds)
-		require.Greater(t, sum.missing, 0)
-		require.Greater(t, sum.answered, 10*seeds)
-	}
+	return seeds
 }
 
 // What all runs came to.

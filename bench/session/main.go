@@ -64,7 +64,7 @@ func run() bool {
 	var first, last uint64 // live heap after a phase
 	goroutines := runtime.NumGoroutine()
 	for n := 0; time.Since(begin) < *duration && problems.none(); n++ {
-		world(min(*phase, max(*duration-time.Since(begin), time.Second)))
+		newWorld().run(min(*phase, max(*duration-time.Since(begin), time.Second)))
 		last = live()
 		if n == 1 {
 			first = last
@@ -283,99 +283,122 @@ func (l *life) host(store session.Store, buffer int) *session.Server {
 	}
 }
 
-// world is servers, proxies and clients for a while.
-func world(d time.Duration) {
-	var calm atomic.Bool
-	var stops []func()
-	muxes := [2]*http.ServeMux{http.NewServeMux(), http.NewServeMux()}
-	var urls [2]string
-	for i, mux := range muxes {
-		h := httptest.NewServer(mux)
-		p, err := newProxy(h.Listener.Addr().String(), &calm)
+// A world is servers, proxies and clients for a while.
+type world struct {
+	calm    atomic.Bool // the proxies do no harm any more
+	muxes   [2]*http.ServeMux
+	urls    [2]string // through the proxies
+	lives   []*life
+	stops   []func()
+	running sync.WaitGroup // clients
+	working sync.WaitGroup // who has them send and call
+}
+
+// newWorld starts two servers, each behind a proxy.
+func newWorld() *world {
+	w := new(world)
+	for i := range w.muxes {
+		w.muxes[i] = http.NewServeMux()
+		h := httptest.NewServer(w.muxes[i])
+		p, err := newProxy(h.Listener.Addr().String(), &w.calm)
 		if err != nil {
 			panic(err)
 		}
-		urls[i] = p.url()
-		stops = append(stops, h.Close, p.close)
+		w.urls[i] = p.url()
+		w.stops = append(w.stops, h.Close, p.close)
 	}
+	return w
+}
+
+// run has clients at work for d, and waits until all has arrived.
+func (w *world) run(d time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var running, working sync.WaitGroup
-	var lives []*life
 	for i := range *clients {
-		path := fmt.Sprintf("/%d", i)
-		l := &life{exact: i%4 == 0}
-		l.up.name, l.down.name = fmt.Sprintf("client %d to server", i), fmt.Sprintf("server to client %d", i)
-		l.up.exact, l.down.exact = l.exact, l.exact
-		var store session.Store
-		servers := 1
-		if i%2 == 1 {
-			store, servers = new(session.Memory), 2
-		}
-		l.client = &session.Client{Config: session.Config{
-			Methods: echo, CallTimeout: l.patience(),
-			Message: func(_ *session.Session, _ string, data []byte) { l.down.came(data) },
-			Gap:     func(_ *session.Session, g session.Gap) { l.down.told(g) },
-		}}
-		c := &l.client.Reconnect
-		*c = reconnect.Client{
-			Options: websocket.DialOptions{Config: config, Client: &http.Client{Timeout: 3 * time.Second}},
-			Backoff: reconnect.Exponential{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond},
-			Good:    time.Hour, // so that the next is another server
-		}
-		for k := range servers {
-			v := l.host(store, i/2%2*small)
-			ws := &websocket.Server{
-				Options: websocket.AcceptOptions{Config: config},
-				Handler: func(ctx context.Context, c *websocket.Conn) {
-					connections.Add(1)
-					v.Serve(ctx, c)
-				},
-			}
-			muxes[k].Handle(path, ws)
-			c.URLs = append(c.URLs, urls[k]+path)
-			stops = append(stops, v.Shutdown, func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-				defer cancel()
-				ws.Shutdown(ctx)
-			})
-		}
-		running.Go(func() {
+		l := w.live(i)
+		w.running.Go(func() {
 			for ctx.Err() == nil { // a connection that comes late may take the session from a newer one
 				l.client.Run(ctx)
 			}
 		})
-		working.Go(func() { l.work(time.Now().Add(d)) })
-		lives = append(lives, l)
+		w.working.Go(func() { l.work(time.Now().Add(d)) })
+		w.lives = append(w.lives, l)
 	}
-	half, end := time.AfterFunc(d/2, inBounds), time.AfterFunc(d, func() { calm.Store(true) })
-	working.Wait()
+	half, end := time.AfterFunc(d/2, inBounds), time.AfterFunc(d, func() { w.calm.Store(true) })
+	w.working.Wait()
 	half.Stop()
 	end.Stop()
-	calm.Store(true)
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		left := 0
-		for _, l := range lives {
-			if !l.done() {
-				left++
-			}
-		}
-		if left == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			problems.add("%d clients have not got everything after %v of calm", left, patience)
-			for _, l := range lives {
-				if !l.done() {
-					problems.add("%v %v, client %+v, server %+v", &l.up, &l.down, l.client.Session().Stats(), l.server().Stats())
-				}
-			}
-			break
-		}
-	}
+	w.calm.Store(true)
+	w.settle()
 	cancel()
-	running.Wait()
-	for i := len(stops) - 1; i >= 0; i-- {
-		stops[i]()
+	w.running.Wait()
+	for i := len(w.stops) - 1; i >= 0; i-- {
+		w.stops[i]()
+	}
+}
+
+// live makes the client with number i, and its side of the servers: every second
+// client knows two, which share a store.
+func (w *world) live(i int) *life {
+	path := fmt.Sprintf("/%d", i)
+	l := &life{exact: i%4 == 0}
+	l.up.name, l.down.name = fmt.Sprintf("client %d to server", i), fmt.Sprintf("server to client %d", i)
+	l.up.exact, l.down.exact = l.exact, l.exact
+	var store session.Store
+	servers := 1
+	if i%2 == 1 {
+		store, servers = new(session.Memory), 2
+	}
+	l.client = &session.Client{Config: session.Config{
+		Methods: echo, CallTimeout: l.patience(),
+		Message: func(_ *session.Session, _ string, data []byte) { l.down.came(data) },
+		Gap:     func(_ *session.Session, g session.Gap) { l.down.told(g) },
+	}}
+	c := &l.client.Reconnect
+	*c = reconnect.Client{
+		Options: websocket.DialOptions{Config: config, Client: &http.Client{Timeout: 3 * time.Second}},
+		Backoff: reconnect.Exponential{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond},
+		Good:    time.Hour, // so that the next is another server
+	}
+	for k := range servers {
+		v := l.host(store, i/2%2*small)
+		ws := &websocket.Server{
+			Options: websocket.AcceptOptions{Config: config},
+			Handler: func(ctx context.Context, c *websocket.Conn) {
+				connections.Add(1)
+				v.Serve(ctx, c)
+			},
+		}
+		w.muxes[k].Handle(path, ws)
+		c.URLs = append(c.URLs, w.urls[k]+path)
+		w.stops = append(w.stops, v.Shutdown, func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			ws.Shutdown(ctx)
+		})
+	}
+	return l
+}
+
+// settle waits until every client has got everything, within reason.
+func (w *world) settle() {
+	waiting := func() (left []*life) {
+		for _, l := range w.lives {
+			if !l.done() {
+				left = append(left, l)
+			}
+		}
+		return left
+	}
+	left := waiting()
+	for end := time.Now().Add(patience); len(left) > 0 && time.Now().Before(end); left = waiting() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if len(left) == 0 {
+		return
+	}
+	problems.add("%d clients have not got everything after %v of calm", len(left), patience)
+	for _, l := range left {
+		problems.add("%v %v, client %+v, server %+v", &l.up, &l.down, l.client.Session().Stats(), l.server().Stats())
 	}
 }
 
