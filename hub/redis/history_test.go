@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-07372d5a/websocket"
 	"github.com/seed-07372d5a/websocket/hub"
+	"github.com/seed-07372d5a/websocket/internal/redisserver"
 	"github.com/seed-07372d5a/websocket/wstest"
 	"github.com/stretchr/testify/require"
 )
@@ -39,7 +40,7 @@ func (s *server) machine(addr string, o *Options, rooms hub.Options) *machine {
 			return websocket.Text(e.Kind.String() + "@" + e.Offset + ":" + string(e.Message.Data)), e.Kind < hub.Joined || e.Kind > hub.Left
 		},
 	}
-	s.t.Cleanup(func() { m.Close(); client.Close() })
+	s.T.Cleanup(func() { m.Close(); client.Close() })
 	return m
 }
 
@@ -156,7 +157,7 @@ func TestHistory(t *testing.T) {
 			s := newServer(t)
 			l := &ledger{texts: map[string]string{}}
 			keep := hub.Options{History: 5, HistoryAge: time.Minute}
-			a, b, c := s.machine(s.addr(), o, keep), s.machine(s.addr(), o, keep), s.machine(s.addr(), o, keep)
+			a, b, c := s.machine(s.Addr, o, keep), s.machine(s.Addr, o, keep), s.machine(s.Addr, o, keep)
 			ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
 			ann.come(a)
 			ben.come(b)
@@ -221,15 +222,13 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-func (s *server) addr() string { return "localhost:" + s.port }
-
 // A112: what is older than HistoryAge is gone.
 func TestHistoryAge(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l := &ledger{texts: map[string]string{}}
 	keep := hub.Options{History: 100, HistoryAge: 400 * time.Millisecond}
-	a, b := s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep)
+	a, b := s.machine(s.Addr, nil, keep), s.machine(s.Addr, nil, keep)
 	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
 	ann.come(a)
 	say(t, a, "1")
@@ -261,7 +260,7 @@ func TestHistoryRestart(t *testing.T) {
 	s := newServer(t)
 	l := &ledger{texts: map[string]string{}}
 	keep := hub.Options{History: 1000}
-	machines := []*machine{s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep)}
+	machines := []*machine{s.machine(s.Addr, nil, keep), s.machine(s.Addr, nil, keep), s.machine(s.Addr, nil, keep)}
 	followers := []*follower{l.follower(t, "c1"), l.follower(t, "c2"), l.follower(t, "c3")}
 	followers[0].come(machines[0])
 	followers[1].come(machines[0])
@@ -277,12 +276,12 @@ func TestHistoryRestart(t *testing.T) {
 				f.until(fmt.Sprint(n))
 			}
 		}
-		s.kill()
+		s.Kill()
 		for range 5 {
 			n++
 			say(t, machines[1], fmt.Sprint(n)) // it waits
 		}
-		s.start()
+		s.Start()
 		n++
 		say(t, machines[1], fmt.Sprint(n))
 		for _, f := range followers {
@@ -437,7 +436,7 @@ func TestHistoryFaults(t *testing.T) {
 	var machines []*machine
 	var proxies []*proxy
 	for range 3 {
-		p := newProxy(t, s.addr())
+		p := newProxy(t, s.Addr)
 		proxies = append(proxies, p)
 		machines = append(machines, s.machine(p.Addr().String(), nil, keep))
 	}
@@ -503,9 +502,9 @@ func TestHistoryOnce(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l := &ledger{texts: map[string]string{}}
-	p := newProxy(t, s.addr())
+	p := newProxy(t, s.Addr)
 	keep := hub.Options{History: 100}
-	a, b := s.machine(p.Addr().String(), nil, keep), s.machine(s.addr(), nil, keep)
+	a, b := s.machine(p.Addr().String(), nil, keep), s.machine(s.Addr, nil, keep)
 	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
 	ann.come(a)
 	ben.come(b)
@@ -529,12 +528,12 @@ func TestHistoryOnce(t *testing.T) {
 func TestHistoryReloaded(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.kill()
-	s.dir = t.TempDir()
-	s.start()
+	s.Kill()
+	s.Dir = t.TempDir()
+	s.Start()
 	l := &ledger{texts: map[string]string{}}
 	keep := hub.Options{History: 100}
-	a, b := s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep)
+	a, b := s.machine(s.Addr, nil, keep), s.machine(s.Addr, nil, keep)
 	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
 	ann.come(a)
 	ben.come(a)
@@ -542,8 +541,8 @@ func TestHistoryReloaded(t *testing.T) {
 	ann.until("1 2")
 	ben.until("1 2")
 	ben.leave()
-	s.kill()
-	s.start()
+	s.Kill()
+	s.Start()
 	ann.until("1 2 gap") // without another message: the machine has looked
 	ben.come(b)
 	ben.until("1 2 gap")
@@ -557,7 +556,7 @@ func TestHistoryReloaded(t *testing.T) {
 func TestKilledMachine(t *testing.T) {
 	keep := hub.Options{History: 1000, Presence: true}
 	if addr := os.Getenv("HUB_TEST_REDIS"); addr != "" {
-		s := &server{t: t}
+		s := &server{Server: &redisserver.Server{T: t}}
 		m := s.machine(addr, nil, keep)
 		f := (&ledger{texts: map[string]string{}}).follower(t, "victim")
 		f.come(m)
@@ -569,13 +568,13 @@ func TestKilledMachine(t *testing.T) {
 	}
 	t.Parallel()
 	s := newServer(t)
-	a, b := s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep)
+	a, b := s.machine(s.Addr, nil, keep), s.machine(s.Addr, nil, keep)
 	l := &ledger{texts: map[string]string{}}
 	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
 	ann.come(a)
 	ben.come(b)
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledMachine$", "-test.timeout", "1m")
-	cmd.Env = append(os.Environ(), "HUB_TEST_REDIS="+s.addr())
+	cmd.Env = append(os.Environ(), "HUB_TEST_REDIS="+s.Addr)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -614,7 +613,7 @@ func TestHistoryHostile(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	keep := hub.Options{History: 100}
-	a, b := s.machine(s.addr(), nil, keep), s.machine(s.addr(), nil, keep)
+	a, b := s.machine(s.Addr, nil, keep), s.machine(s.Addr, nil, keep)
 	l := &ledger{texts: map[string]string{}}
 	ann, ben := l.follower(t, "ann"), l.follower(t, "ben")
 	ann.come(a)

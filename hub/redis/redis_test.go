@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-07372d5a/websocket"
 	"github.com/seed-07372d5a/websocket/hub"
+	"github.com/seed-07372d5a/websocket/internal/redisserver"
 	"github.com/seed-07372d5a/websocket/wstest"
 	"github.com/stretchr/testify/require"
 )
@@ -25,52 +23,17 @@ var bg = context.Background()
 
 const patience = 20 * time.Second
 
-// A server is a real redis-server.
+// A server is a real redis-server, with a client of it.
 type server struct {
-	t    *testing.T
-	port string
-	cmd  *exec.Cmd
-	dir  string // where it keeps its data; "": it keeps none
+	*redisserver.Server
 	*redis.Client
 }
 
 func newServer(t *testing.T) *server {
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") != "" {
-			require.FailNow(t, "no redis-server: apt-get install redis-server")
-		}
-		t.Skip("no redis-server: apt-get install redis-server")
-	}
-	port := ""
-	for port == "" { // none of those that clients are given: they would find themselves when the server is gone
-		p := fmt.Sprint(20000 + rand.IntN(10000))
-		if l, err := net.Listen("tcp", "localhost:"+p); err == nil {
-			require.NoError(t, l.Close())
-			port = p
-		}
-	}
-	s := &server{t: t, port: port, Client: redis.NewClient(&redis.Options{Addr: "localhost:" + port, MaxRetries: -1})}
-	t.Cleanup(func() { s.kill(); s.Client.Close() })
-	s.start()
-	return s
-}
-
-func (s *server) start() {
-	args := []string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}
-	if s.dir != "" {
-		args = append(args, "--dir", s.dir, "--appendonly", "yes", "--appendfsync", "always")
-	}
-	s.cmd = exec.Command("redis-server", args...)
-	require.NoError(s.t, s.cmd.Start())
-	require.Eventually(s.t, func() bool { return s.Ping(bg).Err() == nil }, patience, 10*time.Millisecond)
-}
-
-func (s *server) kill() {
-	if s.cmd != nil {
-		s.cmd.Process.Kill()
-		s.cmd.Wait()
-		s.cmd = nil
-	}
+	r := redisserver.New(t)
+	c := redis.NewClient(&redis.Options{Addr: r.Addr, MaxRetries: -1})
+	t.Cleanup(func() { c.Close() })
+	return &server{r, c}
 }
 
 // A node is a machine: a hub with its connection to Redis.
@@ -92,7 +55,7 @@ func (n *node) state() hub.Kind {
 var room = hub.Room{Namespace: "chat", Name: "lobby"}
 
 func (s *server) node(o *Options) *node {
-	client := redis.NewClient(&redis.Options{Addr: "localhost:" + s.port})
+	client := redis.NewClient(&redis.Options{Addr: s.Addr})
 	n := &node{}
 	n.Hub = &hub.Hub{
 		Authorize: func(context.Context, *hub.Member, hub.Room) error { return nil },
@@ -109,7 +72,7 @@ func (s *server) node(o *Options) *node {
 			}
 		},
 	}
-	s.t.Cleanup(func() { n.Close(); client.Close() })
+	s.T.Cleanup(func() { n.Close(); client.Close() })
 	return n
 }
 
@@ -262,13 +225,13 @@ func accidents(t *testing.T, o *Options) {
 		}, patience, 5*time.Millisecond)
 	}
 	// Redis is killed: this machine's members go on.
-	s.kill()
+	s.Kill()
 	require.Eventually(t, func() bool { return nodes[0].state() == hub.Degraded }, patience, 5*time.Millisecond)
 	send(50)
 	for _, c := range clients[:2] {
 		c.until(t, fmt.Sprint("sent  n0:", last["n0"]))
 	}
-	s.start()
+	s.Start()
 	for _, n := range nodes {
 		require.Eventually(t, func() bool { return n.state() == hub.Recovered }, patience, 5*time.Millisecond)
 	}
@@ -343,7 +306,7 @@ func TestNoRedis(t *testing.T) {
 	refused := func(ctx context.Context, network, addr string) (net.Conn, error) { return nil, errors.New("refused") }
 	r := redis.NewClient(&redis.Options{Dialer: refused})
 	t.Cleanup(func() { r.Close() })
-	s := &server{t: t}
+	s := &server{Server: &redisserver.Server{T: t}}
 	n := s.node(nil)
 	n.Hub.Close()
 	degraded := make(chan struct{})

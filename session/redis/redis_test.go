@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -16,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-07372d5a/websocket"
+	"github.com/seed-07372d5a/websocket/internal/redisserver"
 	"github.com/seed-07372d5a/websocket/reconnect"
 	"github.com/seed-07372d5a/websocket/session"
 	"github.com/stretchr/testify/require"
@@ -25,47 +22,17 @@ var bg = context.Background()
 
 const patience = 20 * time.Second
 
-// A server is a real redis-server.
+// A server is a real redis-server, with a client of it.
 type server struct {
-	t    *testing.T
-	port string
-	cmd  *exec.Cmd
+	*redisserver.Server
 	*redis.Client
 }
 
 func newServer(t *testing.T) *server {
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") != "" {
-			require.FailNow(t, "no redis-server: apt-get install redis-server")
-		}
-		t.Skip("no redis-server: apt-get install redis-server")
-	}
-	port := ""
-	for port == "" { // none of those that clients are given: they would find themselves when the server is gone
-		p := fmt.Sprint(20000 + rand.IntN(10000))
-		if l, err := net.Listen("tcp", "localhost:"+p); err == nil {
-			require.NoError(t, l.Close())
-			port = p
-		}
-	}
-	s := &server{t: t, port: port, Client: redis.NewClient(&redis.Options{Addr: "localhost:" + port, MaxRetries: -1})}
-	t.Cleanup(func() { s.kill(); s.Client.Close() })
-	s.start()
-	return s
-}
-
-func (s *server) start() {
-	s.cmd = exec.Command("redis-server", "--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir())
-	require.NoError(s.t, s.cmd.Start())
-	require.Eventually(s.t, func() bool { return s.Ping(bg).Err() == nil }, patience, 10*time.Millisecond)
-}
-
-func (s *server) kill() {
-	if s.cmd != nil {
-		s.cmd.Process.Kill()
-		s.cmd.Wait()
-		s.cmd = nil
-	}
+	r := redisserver.New(t)
+	c := redis.NewClient(&redis.Options{Addr: r.Addr, MaxRetries: -1})
+	t.Cleanup(func() { c.Close() })
+	return &server{r, c}
 }
 
 // What a store has to do, as session.Memory does it.
@@ -134,7 +101,7 @@ func (n *node) notes() []string {
 }
 
 func (s *server) node(t *testing.T) *node {
-	client := redis.NewClient(&redis.Options{Addr: "localhost:" + s.port})
+	client := redis.NewClient(&redis.Options{Addr: s.Addr})
 	n := &node{}
 	know := func(what string) func(s *session.Session) {
 		return func(s *session.Session) {
@@ -235,9 +202,9 @@ func TestServers(t *testing.T) {
 	require.Equal(t, []string{"m 1", "m 2"}, all())
 
 	// Redis forgets everything, while it is away.
-	r.kill()
+	r.Kill()
 	send(3)
-	r.start()
+	r.Start()
 	eventually(func() bool { return slices.Contains(all(), "gap true") })
 	eventually(func() bool { return slices.Contains(other.notes(), "close: session: session was lost") })
 	require.NotContains(t, other.notes(), "n 3", "Redis did not have it")
