@@ -12,11 +12,13 @@ import (
 // output. It costs nothing itself.
 type loop struct {
 	net.Conn
-	in []byte
-	at int
+	in    []byte
+	at    int
+	reads int
 }
 
 func (l *loop) Read(p []byte) (int, error) {
+	l.reads++
 	n := copy(p, l.in[l.at:])
 	l.at = (l.at + n) % len(l.in)
 	return n, nil
@@ -26,6 +28,26 @@ func (l *loop) Write(p []byte) (int, error)      { return len(p), nil }
 func (*loop) SetReadDeadline(time.Time) error    { return nil }
 func (*loop) SetWriteDeadline(t time.Time) error { return nil }
 func (*loop) Close() error                       { return nil }
+
+// A connection that gets messages of up to 256 KiB reads each of them at once.
+func TestReadAtOnce(t *testing.T) {
+	for _, size := range []int{100, 16 << 10, 256 << 10} {
+		l := &loop{in: frames(masked(bin, 1), string(seq(size)))}
+		c := NewConn(l, Params{Config: quiet})
+		next := func(n int) {
+			for range n {
+				m, err := c.Next(bg)
+				require.NoError(t, err)
+				require.Len(t, m.Data, size)
+			}
+		}
+		next(10) // it finds out how large they are
+		before := l.reads
+		next(10)
+		require.Equal(t, before+10, l.reads, size)
+		c.CloseNow()
+	}
+}
 
 // DESIGN rule 5: what is here costs nothing.
 func TestAllocations(t *testing.T) {

@@ -550,11 +550,13 @@ func TestServeSocket(t *testing.T) {
 		}, "websocket: handler panicked: boom"},
 		{"everything else between", func(c *Conn, m Message) { c.Queue(m) }, func(p peer, _ context.CancelFunc) {
 			go func() {
-				for range 3 {
+				for range 4 {
 					<-p.in
 					p.hold <- struct{}{}
 				}
 			}()
+			p.send(masked(text, 1), "alone")
+			p.expect(text, "alone")
 			p.send(masked(text, 1), "one", masked(ping, 1), "?", masked(text0, 1), "two, ")
 			p.expect(text, "one", pong, "?")
 			p.send(masked(cont, 1), "begun", masked(text, 1), "three")
